@@ -1,0 +1,179 @@
+//! What every program says to the person who started it: its arguments, its
+//! output, and errors of one line.
+//!
+//! Introduced by step 01.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddrV6;
+use std::ops::RangeInclusive;
+use std::process;
+
+/// Why a program ends before its time: one line for the person at the terminal.
+///
+/// `main` returns it, so the line goes to standard error and the exit status
+/// is 1. It says what failed, where, and what to try.
+pub struct Failure(String);
+
+impl Failure {
+    /// Makes a failure of one line, which should also say what to try.
+    pub fn new(line: impl Into<String>) -> Failure {
+        Failure(line.into())
+    }
+}
+
+// `main` prints an error with `{:?}`: so this must be the line itself.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure(error.to_string())
+    }
+}
+
+/// The arguments of one run: first its options are taken out, then its words,
+/// then [`finish`](Args::finish) refuses what is left.
+///
+/// What can't be understood ends the program: one line that names it, then
+/// the usage, on standard error, and exit status 2.
+pub struct Args {
+    usage: &'static str,
+    left: Vec<String>,
+}
+
+impl Args {
+    /// Takes the arguments of this process. For `-h` and `--help` it prints
+    /// the usage and ends the program with exit status 0.
+    pub fn new(usage: &'static str) -> Args {
+        // `env::args` would panic on bytes that are not UTF-8.
+        let left = std::env::args_os().skip(1);
+        let left: Vec<String> = left.map(|a| a.to_string_lossy().into_owned()).collect();
+        if left.iter().any(|a| a == "-h" || a == "--help") {
+            // Nobody left to read it is no reason to fail.
+            let _ = print(usage);
+            process::exit(0);
+        }
+        Args { usage, left }
+    }
+
+    /// Takes out `option` and the whole number behind it, which must be in
+    /// `range`; `default` where the option is not given.
+    pub fn number(&mut self, option: &str, range: RangeInclusive<usize>, default: usize) -> usize {
+        let Some(at) = self.left.iter().position(|a| a == option) else {
+            return default;
+        };
+        self.left.remove(at);
+        let (low, high) = (range.start(), range.end());
+        if at == self.left.len() {
+            self.refuse(&format!("{option} needs a number from {low} to {high}"));
+        }
+        let given = self.left.remove(at);
+        match given.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => self.refuse(&format!(
+                "{option} must be a number from {low} to {high}, not \"{given}\""
+            )),
+        }
+    }
+
+    /// Takes the next word for an address, `HOST:PORT`; `default` where there
+    /// is none.
+    pub fn address(&mut self, default: &str) -> String {
+        if self.left.first().is_none_or(|word| word.starts_with('-')) {
+            return default.to_string();
+        }
+        let address = self.left.remove(0);
+        match check_address(&address) {
+            Ok(()) => address,
+            Err(why) => self.refuse(&format!("\"{address}\" is no address: {why}")),
+        }
+    }
+
+    /// Refuses what nobody has taken.
+    pub fn finish(self) {
+        if let Some(unknown) = self.left.first() {
+            self.refuse(&format!("unexpected argument \"{unknown}\""));
+        }
+    }
+
+    fn refuse(&self, trouble: &str) -> ! {
+        warn(format_args!("{trouble}\n\n{}", self.usage));
+        process::exit(2)
+    }
+}
+
+/// Checks that `address` has the form `HOST:PORT`, and says what it lacks.
+///
+/// Whether the host exists is for the system to say, when it is used.
+fn check_address(address: &str) -> Result<(), &'static str> {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Err("it has no port, as in 127.0.0.1:12345");
+    };
+    if host.contains(':') && address.parse::<SocketAddrV6>().is_err() {
+        return Err("an IPv6 address stands in brackets, as in [::1]:12345");
+    }
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Err("it has no host, as in 127.0.0.1:12345");
+    }
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    if !digits || port.parse::<u16>().is_err() {
+        return Err("the port is a number from 0 to 65535, as in 127.0.0.1:12345");
+    }
+    Ok(())
+}
+
+/// Prints one line on standard output, at once.
+///
+/// # Errors
+///
+/// Those of writing there: a reader that has gone, a full disk. (`println!`
+/// would panic.)
+pub fn print(line: &str) -> io::Result<()> {
+    // One write for the line and its end: nothing can come between them.
+    let mut out = io::stdout().lock();
+    out.write_all(format!("{line}\n").as_bytes())?;
+    out.flush()
+}
+
+/// Prints one line on standard error. That nobody reads it is no reason to
+/// fail. (`eprintln!` would panic.)
+pub fn warn(line: impl fmt::Display) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_address;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for right in
+            ["127.0.0.1:12345", "localhost:0", "[::1]:65535", "[fe80::1%2]:80", "chat.example:80"]
+        {
+            assert_eq!(check_address(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "12345",
+            "localhost",
+            "localhost:",
+            ":12345",
+            "localhost:65536",
+            "localhost:-1",
+            "localhost:+80",
+            "localhost:http",
+            "::1",
+            "::1:12345",
+            "[::1]",
+            "[::1:80",
+            "[localhost]:x:80",
+            "a b:80",
+        ] {
+            assert!(check_address(wrong).is_err(), "{wrong}");
+        }
+    }
+}

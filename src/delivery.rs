@@ -1,0 +1,210 @@
+//! Outgoing streams: sending to many peers without ever waiting for one.
+//!
+//! Knows sockets and bytes, no chat. Introduced by step 05.
+//!
+//! Most writes to a socket only copy bytes into the system's buffer and return
+//! at once. But when a peer stops reading, its buffer fills, and the next
+//! write waits until there is room: for ever, if the peer never reads again.
+//! Whoever writes to all peers in turn must not get stuck there.
+//!
+//! So each [`Outgoing`] writes with a very short timeout. A peer that can't
+//! take all in that time gets a thread of its own, which writes what is late
+//! while everybody else goes on. When it has caught up the thread ends.
+//!
+//! Servers with more clients than threads ask the system which sockets are
+//! ready instead: look up `epoll`, `kqueue` and `IOCP`.
+
+use crate::cli;
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// The most that waits for one peer here, in bytes. What the system keeps in
+/// its own buffers comes on top: some megabytes on Linux (`tcp(7)`, `tcp_wmem`).
+pub const MAX_LATE_BYTES: usize = 1024 * 1024;
+
+/// How long a write may hold up all the others. The system rounds it up to
+/// its clock tick, 1 to 10 ms.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How long a peer that has left may take nothing of what is late for it.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most peers that can have a thread of their own at once. A thread takes
+/// four memory mappings, Linux has 65,530 of them (`vm.max_map_count`) and
+/// 10,000 readers take most: past the last one the whole process would die.
+const MAX_WRITERS: usize = 1000;
+
+/// The most bytes that a late peer's thread writes at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Threads that write what is late, in the whole process.
+static WRITERS: AtomicUsize = AtomicUsize::new(0);
+
+/// The sending side of one connection. Its reading side may be used by another
+/// thread at the same time: a socket is one, `&TcpStream` reads and writes.
+pub struct Outgoing {
+    stream: Arc<TcpStream>,
+    late: Arc<Mutex<Late>>,
+}
+
+/// What a peer has not taken yet.
+#[derive(Default)]
+struct Late {
+    /// Not yet in the hands of a writer.
+    bytes: Vec<u8>,
+    /// All that waits: `bytes`, and what the writer holds.
+    waiting: usize,
+    /// Whether a thread is writing.
+    has_writer: bool,
+}
+
+/// The peer has let more than [`MAX_LATE_BYTES`] pile up. It was disconnected.
+#[derive(Debug)]
+pub struct TooSlow;
+
+impl Outgoing {
+    /// Takes over the sending side of `stream`, and makes small writes leave
+    /// at once (`TCP_NODELAY`: otherwise a line may wait some 40 ms for the
+    /// acknowledgement of the one before; RFC 896, and RFC 9293 section 3.7.4).
+    pub fn new(stream: Arc<TcpStream>) -> Outgoing {
+        // They fail only for a connection that is gone. Its reader finds out.
+        let _ = stream.set_nodelay(true);
+        let _ = stream.set_write_timeout(Some(PATIENCE));
+        Outgoing { stream, late: Arc::default() }
+    }
+
+    /// Sends `bytes`, now or as soon as the peer takes them, in order.
+    ///
+    /// A peer that is gone swallows them silently: its reader finds out.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSlow`] when more than [`MAX_LATE_BYTES`] wait for this peer. The
+    /// connection has been shut down then.
+    pub fn send(&self, mut bytes: &[u8]) -> Result<(), TooSlow> {
+        let mut late = lock(&self.late);
+        if late.waiting == 0 {
+            bytes = write_now(&self.stream, bytes);
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if late.waiting + bytes.len() > MAX_LATE_BYTES {
+            let _ = self.stream.shutdown(Shutdown::Both);
+            return Err(TooSlow);
+        }
+        late.bytes.extend_from_slice(bytes);
+        late.waiting += bytes.len();
+        if !late.has_writer {
+            // Without a thread they wait, and the next send tries again.
+            late.has_writer = self.start_writer();
+        }
+        Ok(())
+    }
+
+    /// Starts a thread that writes what is late. Nobody joins it: it ends by
+    /// itself when all is written, or when the connection fails.
+    fn start_writer(&self) -> bool {
+        if WRITERS.fetch_add(1, Ordering::Relaxed) >= MAX_WRITERS {
+            WRITERS.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        let (stream, late) = (Arc::clone(&self.stream), Arc::clone(&self.late));
+        let thread = thread::Builder::new().name("late".into()).stack_size(64 * 1024);
+        let started = thread.spawn(move || {
+            write_late(&stream, &late);
+            WRITERS.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(error) = &started {
+            WRITERS.fetch_sub(1, Ordering::Relaxed);
+            cli::warn(format_args!("no thread for a slow client, it has to wait: {error}"));
+        }
+        started.is_ok()
+    }
+}
+
+/// Writes what the peer takes within [`PATIENCE`], and returns the rest.
+fn write_now<'a>(mut stream: &TcpStream, bytes: &'a [u8]) -> &'a [u8] {
+    // After a timeout Windows does not say how much was taken ("the socket
+    // state is indeterminate", SO_SNDTIMEO). There the writer does it all.
+    if cfg!(windows) {
+        return bytes;
+    }
+    match stream.write(bytes) {
+        Ok(taken) => &bytes[taken..],
+        Err(e) if is_timeout(e.kind()) || e.kind() == ErrorKind::Interrupted => bytes,
+        Err(_) => &[],
+    }
+}
+
+/// Writes what is late until nothing is, or until there is no hope.
+fn write_late(stream: &Arc<TcpStream>, late: &Arc<Mutex<Late>>) {
+    let _ = stream.set_write_timeout(Some(LAST_PATIENCE));
+    loop {
+        let mut queue = lock(late);
+        if queue.bytes.is_empty() {
+            let _ = stream.set_write_timeout(Some(PATIENCE));
+            queue.has_writer = false;
+            return;
+        }
+        let bytes = std::mem::take(&mut queue.bytes);
+        drop(queue);
+        if !write_pieces(stream, late, &bytes) {
+            // The peer is gone. What comes for it now is swallowed.
+            let _ = stream.shutdown(Shutdown::Both);
+            *lock(late) = Late::default();
+            return;
+        }
+    }
+}
+
+/// Writes `bytes` and counts them off; false when the peer is gone.
+fn write_pieces(mut stream: &TcpStream, late: &Arc<Mutex<Late>>, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match stream.write(&bytes[..bytes.len().min(PIECE_BYTES)]) {
+            Ok(taken) => {
+                bytes = &bytes[taken..];
+                lock(late).waiting -= taken;
+            }
+            // Slow is allowed to those who are here. When ours is the only
+            // hand on the queue, its owner has left.
+            Err(e) if is_timeout(e.kind()) && Arc::strong_count(late) > 1 => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// A timed-out write is `WouldBlock` on Unix and `TimedOut` on Windows.
+fn is_timeout(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Locks, also after a panic elsewhere: each change here is complete at once.
+fn lock(late: &Mutex<Late>) -> MutexGuard<'_, Late> {
+    late.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says a last word to a client that can't come in, and closes.
+///
+/// Never waits. What the client has sent meanwhile is read and thrown away,
+/// or closing would reset the connection, and the reset could overtake the
+/// word (RFC 2525, section 2.17).
+pub fn refuse(stream: &TcpStream, word: &str) {
+    let mut stream = stream;
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.write_all(word.as_bytes());
+    let _ = stream.shutdown(Shutdown::Write);
+    // Bounded: a client that sends without end gets its reset after all.
+    let mut unread = [0; 4096];
+    for _ in 0..16 {
+        if !matches!(std::io::Read::read(&mut stream, &mut unread), Ok(1..)) {
+            break;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The first moments of a TCP connection: listening, accepting, connecting,
+//! each with an error that says what to try.
+//!
+//! Introduced by step 01 (a server) and step 03 (a client).
+
+use crate::cli::{self, Failure};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+/// How long [`accept`] waits after an error. Short enough that a newcomer
+/// hardly notices, long enough that a server out of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Says why nothing can listen on `address`, and what to try.
+pub fn cannot_listen(address: &str, error: &io::Error) -> Failure {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let port = &address[host.len()..];
+    let who = if cfg!(windows) {
+        format!("netstat -ano | findstr {port}")
+    } else if cfg!(target_os = "linux") {
+        format!("ss -ltnp 'sport = {port}'")
+    } else {
+        format!("lsof -i {port}")
+    };
+    Failure::new(match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "cannot listen on {address}: the port is in use. Find out by whom with `{who}`, or choose another port: {host}:0 takes a free one"
+        ),
+        ErrorKind::AddrNotAvailable => format!(
+            "cannot listen on {address}: this machine does not have that address. Try 127.0.0.1{port}"
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "cannot listen on {address}: not allowed. Ports below 1024 are for the system: try {host}:12345"
+        ),
+        _ => format!("cannot listen on {address}: {error}. Try 127.0.0.1{port}"),
+    })
+}
+
+/// Says why `address` can't be reached, and what to try: starting `server`,
+/// the name of an example.
+pub fn cannot_connect(address: &str, error: &io::Error, server: &str) -> Failure {
+    let start = format!("cargo run --example {server} {address}");
+    Failure::new(match error.kind() {
+        ErrorKind::ConnectionRefused => format!(
+            "cannot connect to {address}: connection refused, so nobody listens there. Start a server first, in another terminal: {start}"
+        ),
+        _ => format!(
+            "cannot connect to {address}: {error}. Check the address, and that a server runs there: {start}"
+        ),
+    })
+}
+
+/// Prints `listening on ADDRESS` with the address that the system gave, which
+/// tells the port even where port 0 was asked for.
+///
+/// # Errors
+///
+/// Those of asking the system and of printing.
+pub fn announce(listener: &TcpListener) -> Result<(), Failure> {
+    let line = format!("listening on {}", listener.local_addr()?);
+    Ok(cli::print(&line)?)
+}
+
+/// Waits for the next client, however long it takes.
+///
+/// An error here is one client's trouble (it was gone before it was accepted,
+/// `accept(2)`) or the system's (no descriptor is free): it is told once and
+/// never ends the server. The pause matters in the second case: that client
+/// still waits in the backlog, and trying again at once would only spin.
+pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut told = false;
+    loop {
+        match listener.accept() {
+            Ok(client) => return client,
+            Err(error) => {
+                if !told {
+                    cli::warn(format_args!("cannot accept a client: {error}"));
+                }
+                told = true;
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+/// Says that a connection has failed while it was in use.
+pub fn lost(error: io::Error) -> Failure {
+    Failure::new(format!("the connection was lost: {error}"))
+}
