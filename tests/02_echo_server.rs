@@ -1,0 +1,257 @@
+//! The grading of step 02: ten tests, a point each.
+//!
+//! For a program of your own, in any language:
+//! `LAB="python3 my_server.py" cargo test --test 02_echo_server`
+
+mod lab;
+
+use lab::{Rule, Story, drained};
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+const PROGRAM: &str = "02_echo_server";
+
+#[test]
+fn bytes_come_back_at_once_without_waiting_for_a_line_end() {
+    let story = Story::new(Rule {
+        rule: "each byte is sent back as it comes; no line end is needed",
+        why: "read returns what is there, as soon as anything is there: pass on exactly that, and flush what buffers",
+        read: "lessons/02_echo_server.md, \"The idea\"",
+        by_hand: "printf hel | nc 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let ann = server.connect("ann");
+    for piece in ["h", "el", "lo", "\n", "wor"] {
+        ann.send(piece);
+        ann.expect_bytes(piece.as_bytes());
+    }
+    ann.leave();
+}
+
+#[test]
+fn every_byte_comes_back_unchanged() {
+    let story = Story::new(Rule {
+        rule: "all 256 values of a byte come back, in order, nothing added, nothing taken away",
+        why: "an echo server knows bytes, no text: no decoding, no stripping, no translating of line ends",
+        read: "lessons/02_echo_server.md, \"The idea\"",
+        by_hand: r"printf 'a\r\nb\000\377c' | nc -N 127.0.0.1 12345 | od -c",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let ann = server.connect("ann");
+    let word = story.word();
+    ann.send(&word);
+    ann.expect_bytes(word.as_bytes());
+    for bytes in
+        [&b"\r\n"[..], b"\n", b" \t ", b"\0", b"caf\xc3\xa9", b"\xc3", b"\xff\xfe", b"\x04\x1a\x03"]
+    {
+        ann.send_piece(bytes);
+        ann.expect_bytes(bytes);
+    }
+    let all: Vec<u8> = (0..=255).collect();
+    ann.send(&all);
+    ann.expect_bytes(&all);
+    ann.leave();
+}
+
+#[test]
+fn a_megabyte_comes_back_whole() {
+    let story = Story::new(Rule {
+        rule: "however much is sent, all of it comes back, in order",
+        why: "one read gets only a part, and one write may take only a part: both belong in a loop",
+        read: "lessons/02_echo_server.md, \"The code\"",
+        by_hand: "head -c 1000000 /dev/urandom | tee sent | nc -N 127.0.0.1 12345 | cmp - sent",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let ann = server.connect("ann");
+    let sent: Vec<u8> = (0..1_000_000).map(|_| story.number(256) as u8).collect();
+    ann.send(&sent);
+    ann.expect_bytes(&sent);
+    ann.send("and on it goes");
+    ann.expect_bytes(b"and on it goes");
+    ann.leave();
+}
+
+#[test]
+fn what_was_sent_before_the_end_comes_back_before_the_server_closes() {
+    let story = Story::new(Rule {
+        rule: "a client that closes its sending half still gets everything back, and then the server closes",
+        why: "the end of the stream says that no more will come, not that nobody listens: send what you have, then close",
+        read: "lessons/02_echo_server.md, \"Break it\"",
+        by_hand: "printf 'no line end' | nc -N 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let ann = server.connect("ann");
+    let last = format!("{} without a line end", story.word());
+    // Bytes and the end of the stream lie there before the server looks.
+    server.freeze();
+    ann.send(&last);
+    ann.close_sending();
+    server.thaw();
+    ann.expect_bytes(last.as_bytes());
+    ann.expect_end();
+
+    let bob = server.connect("bob");
+    let much = vec![b'x'; 300_000];
+    bob.send(&much);
+    bob.close_sending();
+    bob.expect_bytes(&much);
+    bob.expect_end();
+
+    // One who says nothing at all.
+    let eve = server.connect("eve");
+    eve.leave();
+}
+
+#[test]
+fn one_client_is_served_at_a_time() {
+    let story = Story::new(Rule {
+        rule: "the server serves one client at a time: the next one waits, and is served when the first has gone",
+        why: "this step has one thread: accept comes again when the first client is done. (Many at once are step 05.)",
+        read: "lessons/02_echo_server.md, \"What is still wrong\"",
+        by_hand: "nc 127.0.0.1 12345 in two terminals: type in the second one first",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let ann = server.connect("ann");
+    ann.send("first");
+    ann.expect_bytes(b"first");
+
+    let bob = server.connect("bob");
+    bob.send("second");
+    // A server that had accepted bob would answer him while it answers ann.
+    for _ in 0..50 {
+        ann.send("ping");
+        ann.expect_bytes(b"ping");
+    }
+    server.settled();
+    if !bob.so_far().is_empty() {
+        story.fails("server --> bob", "nothing while ann is here", "his bytes");
+    }
+    ann.leave();
+    bob.expect_bytes(b"second");
+    bob.leave();
+}
+
+#[test]
+fn clients_are_served_one_after_another() {
+    let story = Story::new(Rule {
+        rule: "when one client has gone the next one is served, as often as one comes",
+        why: "the end of a client's stream ends its turn, not the server; and nothing of it is left for the next",
+        read: "lessons/02_echo_server.md, \"The code\"",
+        by_hand: "for i in 1 2 3; do echo $i | nc -N 127.0.0.1 12345; done",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    for _ in 0..30 {
+        let word = story.word();
+        let ann = server.connect("ann");
+        ann.send(&word);
+        ann.close_sending();
+        ann.expect_bytes(word.as_bytes());
+        ann.expect_end();
+    }
+}
+
+#[test]
+fn a_client_that_resets_the_connection_does_not_end_the_server() {
+    let story = Story::new(Rule {
+        rule: "a client's trouble ends that client, never the server",
+        why: "a client that closes without having read resets the connection: read and write fail then. Their errors end this client's turn only",
+        read: "lessons/02_echo_server.md, \"Break it\"",
+        by_hand: "nc 127.0.0.1 12345, type a line, kill -9 it; then nc again",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    for _ in 0..20 {
+        let zed = server.connect_stream();
+        let _ = (&zed).write_all(b"never read");
+        // Closed with the echo unread: the system sends a reset.
+        let _ = zed.peek(&mut [0]);
+    }
+    story.step("20 clients", "reset the connection, one after another");
+    server.freeze();
+    let zed = server.connect_stream();
+    let _ = (&zed).write_all(b"gone before it was accepted");
+    drop(zed);
+    server.thaw();
+    let ann = server.connect("ann");
+    ann.send("still there?");
+    ann.expect_bytes(b"still there?");
+    ann.leave();
+}
+
+#[test]
+fn a_client_that_never_reads_is_over_when_it_goes() {
+    let story = Story::new(Rule {
+        rule: "a client that sends and never reads holds the server up only until it goes",
+        why: "a write waits while the client's buffers are full, and fails when the client is gone: both end",
+        read: "lessons/02_echo_server.md, \"Break it\"",
+        by_hand: "yes | nc 127.0.0.1 12345 > /dev/full; nc 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let zed = server.connect_stream();
+    zed.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    // Until nothing more goes in: the server waits for zed, and zed for it.
+    let mut bytes = 0;
+    let full = loop {
+        match (&zed).write(&[b'z'; 64 * 1024]) {
+            Ok(n) if bytes < 64 * 1024 * 1024 => bytes += n,
+            Ok(_) => break true,
+            Err(e) => break matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    };
+    story.step("zed --> server", "as much as goes in, without ever reading");
+    if !full {
+        story.fails("zed --> server", "a server that takes it", "the connection has failed");
+    }
+    drop(zed);
+    let ann = server.connect("ann");
+    ann.send("my turn");
+    ann.expect_bytes(b"my turn");
+    ann.leave();
+}
+
+#[test]
+fn a_pause_is_not_the_end() {
+    let story = Story::new(Rule {
+        rule: "a client may pause between two bytes for as long as it likes, also before its first",
+        why: "only a read of no bytes is the end of the stream; no timeout ends a client in this step",
+        read: "lessons/02_echo_server.md, \"The idea\"",
+        by_hand: "(sleep 5; echo late) | nc -N 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let ann = server.connect("ann");
+    // Each time the server has nothing to do but to wait for ann.
+    for round in 0..5 {
+        server.settled();
+        // A signal interrupts its read (signal(7)): that is no error either.
+        server.freeze();
+        server.thaw();
+        let text = format!("round {round}\n");
+        ann.send(&text);
+        drained(&ann.stream);
+        ann.expect_bytes(text.as_bytes());
+    }
+    ann.leave();
+}
+
+#[test]
+fn addresses_and_arguments_are_as_in_step_01() {
+    let story = Story::new(Rule {
+        rule: "ADDRESS, `listening on`, --help, exit status 1 for a port in use and 2 for what can't be understood: as in step 01",
+        why: "every program of the course is started in the same way",
+        read: "lessons/01_bind_listen.md, \"Run it\"",
+        by_hand: "cargo run --example 02_echo_server 12345; echo $?",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let taken = server.address.to_string();
+    story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
+    story.run(PROGRAM, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+    for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
+    }
+    if lab::has_ipv6() {
+        let server = story.serve(PROGRAM, &["[::1]:0"]);
+        let ann = server.connect("ann");
+        ann.send("six");
+        ann.expect_bytes(b"six");
+        ann.leave();
+    }
+}

@@ -1,0 +1,513 @@
+//! The grading of step 05: ten tests, a point each.
+//!
+//! For a program of your own, in any language:
+//! `LAB="python3 my_server.py" cargo test --test 05_threaded_server`
+
+mod lab;
+
+use lab::{Peer, Rule, Story, gather, has_ipv6, join, patience};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read};
+
+const PROGRAM: &str = "05_threaded_server";
+const TOO_LONG: &str = "! line too long: the limit is 4096 bytes";
+
+#[test]
+fn a_guest_is_greeted_by_name_and_the_others_are_told() {
+    let story = Story::new(Rule {
+        rule: "each connection gets the next name, guest-1, guest-2, ..., never twice; it is greeted, the others are told that it joined and later that it left, each with the number of those here",
+        why: "the server greets without being spoken to; count names and people separately: names only go up, people come and go",
+        read: "lessons/05_threaded_server.md, \"The code\"",
+        by_hand: "nc 127.0.0.1 12345 in three terminals; Ctrl-C in one of them; nc again",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob, eve] = gather(&server, ["ann", "bob", "eve"]);
+    bob.leave();
+    ann.hear("* guest-2 left (2 here)");
+    eve.hear("* guest-2 left (2 here)");
+
+    story.because(
+        "a name is never used again: who gets guest-2 now would be taken for somebody else",
+    );
+    let fay = join(&server, "fay", 4, 3);
+    ann.hear("* guest-4 joined (3 here)");
+    eve.hear("* guest-4 joined (3 here)");
+    for (i, guest) in [(4, &fay), (1, &ann)] {
+        guest.leave();
+        eve.hear(&format!("* guest-{i} left ({} here)", if i == 4 { 2 } else { 1 }));
+    }
+    eve.leave();
+    // The room is empty now, and still open. Nobody else can hear of guest-5.
+    let gus = join(&server, "gus", 5, 1);
+    gus.leave();
+}
+
+#[test]
+fn a_line_goes_to_everybody_else_and_never_back_to_its_sender() {
+    let story = Story::new(Rule {
+        rule: "a line goes to every other guest, once, as `guest-1: the line`, and never back to its sender",
+        why: "the sender sees on its own screen what it typed; everybody else needs the name in front of it",
+        read: "lessons/05_threaded_server.md, \"The idea\"",
+        by_hand: "nc 127.0.0.1 12345 in three terminals; type in one of them",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob, eve] = gather(&server, ["ann", "bob", "eve"]);
+    for _ in 0..3 {
+        let word = story.word();
+        ann.send(format!("{word}\n"));
+        bob.hear(&format!("guest-1: {word}"));
+        eve.hear(&format!("guest-1: {word}"));
+        // Bob answers after he has heard it: an echo to ann would come first.
+        bob.send(format!("re: {word}\n"));
+        ann.hear(&format!("guest-2: re: {word}"));
+        eve.hear(&format!("guest-2: re: {word}"));
+    }
+    // To the end of each stream, to see that nothing came twice or came back.
+    ann.leave();
+    bob.hear("* guest-1 left (2 here)");
+    bob.leave();
+    eve.hear("* guest-2 left (1 here)");
+    eve.leave();
+}
+
+#[test]
+fn a_line_is_a_line_however_it_arrives() {
+    let story = Story::new(Rule {
+        rule: "a line ends at its LF, and a CR before it is no part of it; an empty line is dropped",
+        why: "TCP keeps bytes in order but forgets where each write ended: two lines may come with one read, and one line in many",
+        read: "lessons/05_threaded_server.md, \"The idea\"",
+        by_hand: r"(printf 'one\ntwo\nth'; sleep 1; printf 'ree\r\n') | nc -N 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob] = gather(&server, ["ann", "bob"]);
+    ann.send("one\ntwo\nthree\n");
+    for line in ["one", "two", "three"] {
+        bob.hear(&format!("guest-1: {line}"));
+    }
+    for piece in ["in ", "three ", "pie"] {
+        ann.send_piece(piece);
+    }
+    // Half a line is nobody's business yet, and stops nobody.
+    bob.send("meanwhile\n");
+    ann.hear("guest-2: meanwhile");
+    ann.send_piece("ces\nnext");
+    bob.hear("guest-1: in three pieces");
+    ann.send("\n");
+    bob.hear("guest-1: next");
+
+    story.because("telnet and PuTTY end lines with CR LF, which may be cut in two as well");
+    ann.send("from telnet\r\nfrom nc\n");
+    bob.hear("guest-1: from telnet");
+    bob.hear("guest-1: from nc");
+    ann.send_piece("cut\r");
+    ann.send("\n\n\r\n\nafter empty lines\n");
+    bob.hear("guest-1: cut");
+    bob.hear("guest-1: after empty lines");
+
+    story.because(
+        "a read may end inside a character: collect bytes until the LF, then make text of them",
+    );
+    ann.send_piece(b"a euro: \xe2");
+    ann.send_piece(b"\x82");
+    ann.send(b"\xac\n");
+    bob.hear("guest-1: a euro: €");
+    // Whatever the size of a read is, one of these has its end in a character.
+    for shift in ["", "a", "ab"] {
+        let line = format!("{shift}{}", "€".repeat(1300));
+        ann.send(format!("{line}\n"));
+        bob.hear(&format!("guest-1: {line}"));
+    }
+    ann.send("  spaces stay, \t tabs too  \n");
+    bob.hear("guest-1:   spaces stay, \t tabs too  ");
+    bob.leave();
+}
+
+#[test]
+fn lines_of_many_at_the_same_time_stay_whole_and_in_order() {
+    const LINES: usize = 200;
+    let story = Story::new(Rule {
+        rule: "lines of several guests never mix within a line, none is lost, and one guest's lines keep their order",
+        why: "what one thread sends must not come between the pieces of what another sends: one place decides the order, and writes whole lines",
+        read: "lessons/05_threaded_server.md, \"The idea\"",
+        by_hand: "seq 10000 | nc -N 127.0.0.1 12345 in two terminals, nc 127.0.0.1 12345 | sort | uniq -d in a third",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let guests: [Peer; 6] = gather(&server, ["ann", "bob", "eve", "fay", "gus", "hal"]);
+    let mut texts = Vec::new();
+    for number in 1..=guests.len() {
+        let line = |n| format!("{n} of {number} {}", story.word().repeat(1 + story.number(20)));
+        texts.push((0..LINES).map(line).collect::<Vec<String>>());
+    }
+    // Cut anywhere, and all at the same time.
+    let bytes: Vec<Vec<u8>> = texts.iter().map(|t| (t.join("\n") + "\n").into_bytes()).collect();
+    let mut sent = [0; 6];
+    while sent.iter().zip(&bytes).any(|(sent, bytes)| *sent < bytes.len()) {
+        for (i, guest) in guests.iter().enumerate() {
+            let end = bytes[i].len().min(sent[i] + 1 + story.number(1500));
+            if sent[i] < end {
+                guest.send(&bytes[i][sent[i]..end]);
+            }
+            sent[i] = end;
+        }
+    }
+    for (i, guest) in guests.iter().enumerate() {
+        let mut next = [0; 6];
+        for _ in 0..LINES * (guests.len() - 1) {
+            let waiting = format!("{LINES} lines of each of the others, so far {next:?}");
+            let line = String::from_utf8_lossy(&guest.any_line(&waiting)).into_owned();
+            let speaker =
+                line.strip_prefix("guest-").and_then(|l| l.split(':').next()?.parse().ok());
+            let Some(speaker) = speaker.filter(|s: &usize| (1..=6).contains(s) && *s != i + 1)
+            else {
+                story.fails("server --> a guest", "a line of one of the others", &line);
+            };
+            let expected =
+                texts[speaker - 1].get(next[speaker - 1]).map_or("no more", String::as_str);
+            let expected = format!("guest-{speaker}: {expected}");
+            if line != expected {
+                story.mismatch("server --> a guest", expected.as_bytes(), line.as_bytes());
+            }
+            next[speaker - 1] += 1;
+        }
+    }
+    for guest in &guests {
+        guest.leave();
+    }
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_taken_out() {
+    let story = Story::new(Rule {
+        rule: "control characters but for tab, and the bidirectional overrides, are taken out; bytes that are not UTF-8 become U+FFFD; a line that is empty then is dropped; the connection goes on",
+        why: "what one guest sends, the terminals of all others obey: a server passes on text, and only text",
+        read: "lessons/05_threaded_server.md, \"Break it\"",
+        by_hand: r"printf '\033[31mred\033[0m\n' | nc -N 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob] = gather(&server, ["ann", "bob"]);
+    let say = |sent: &[u8], heard: &str| {
+        ann.send([sent, b"\n"].concat());
+        bob.hear(&format!("guest-1: {heard}"));
+    };
+    say(
+        b"\x1b[2J\x1b[31mred\x1b[0m \x07bell\x08 \x00nul \x7fdel\x0b\x0c",
+        "[2J[31mred[0m bell nul del",
+    );
+    say(b"carriage\rreturn", "carriagereturn");
+    say("c1:\u{80}\u{85}\u{9b}31m\u{9f}.".as_bytes(), "c1:31m.");
+    say(
+        "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}evil\u{2066}\u{2067}\u{2068}\u{2069}".as_bytes(),
+        "evil",
+    );
+    // Everything else is text, and stays.
+    let text = "a\tb caf\u{e9} € 日本 \u{1f980} e\u{301}\u{a0}\u{200d}\u{2065}\u{2029}.";
+    say(text.as_bytes(), text);
+
+    story.because("a line that has nothing left to say is dropped like an empty one");
+    ann.send("\u{1b}\u{7}\n\u{202e}\n\0\n");
+    say(b"after nothing", "after nothing");
+
+    story.because("bytes that are not UTF-8 are no reason to lose the line, the guest, or the server: telnet sends some for Ctrl-C. Decode with replacement");
+    for broken in [&b"caf\xe9"[..], b"\xff\xf4\xff\xfd\x06", b"\xc3(", b"\xe2\x82", b"\xed\xa0\x80"]
+    {
+        ann.send([b"<", broken, b">\n"].concat());
+        let heard = bob.any_line("guest-1: < what is not UTF-8 as U+FFFD >");
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        let inner = heard.strip_prefix("guest-1: <").and_then(|h| h.strip_suffix('>'));
+        // How many for a bad sequence is free; the good bytes must be there.
+        let good = String::from_utf8_lossy(broken).replace(['\u{fffd}', '\u{6}'], "");
+        let right =
+            inner.is_some_and(|i| i.contains('\u{fffd}') && i.replace('\u{fffd}', "") == good);
+        if !right {
+            let expected = format!(
+                "guest-1: <{}>, with U+FFFD for each bad sequence",
+                lab::escape(good.as_bytes())
+            );
+            story.fails("server --> bob", &expected, &lab::escape(heard.as_bytes()));
+        }
+    }
+    say(b"still here", "still here");
+    ann.leave();
+}
+
+#[test]
+fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
+    let story = Story::new(Rule {
+        rule: "a line has at most 4096 bytes without its line end; a longer one is answered once with `! line too long: the limit is 4096 bytes` and thrown away up to its LF; the connection goes on",
+        why: "whoever waits for a line end without a limit stores whatever a stranger sends; count bytes as they came, not characters, and neither LF nor CR LF",
+        read: "lessons/05_threaded_server.md, \"Break it\"",
+        by_hand: "head -c 5000 /dev/zero | tr '\\0' x | nc 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob] = gather(&server, ["ann", "bob"]);
+    let x = |bytes: usize| "x".repeat(bytes);
+
+    for (line, end) in
+        [(x(4096), "\n"), (x(4096), "\r\n"), (format!("x{}", "€".repeat(1365)), "\n")]
+    {
+        ann.send(format!("{line}{end}"));
+        bob.hear(&format!("guest-1: {line}"));
+    }
+    // Non-UTF-8 grows when it is replaced: what counts is what came.
+    ann.send([&[0xff; 4096][..], b"\n"].concat());
+    let heard = bob.any_line("guest-1: and U+FFFD for 4096 bytes");
+    if !heard.starts_with(b"guest-1: \xef\xbf\xbd") {
+        story.mismatch("server --> bob", "guest-1: \u{fffd}".as_bytes(), &heard);
+    }
+    for long in [x(4097) + "\n", x(4097) + "\r\n", "€".repeat(1366) + "\n", x(200_000) + "\n"] {
+        ann.send(long);
+        ann.hear(TOO_LONG);
+        // The next line passes, and nothing of the long one has.
+        let word = story.word();
+        ann.send(format!("{word}\n"));
+        bob.hear(&format!("guest-1: {word}"));
+    }
+
+    story.because("a line that was too long is thrown away up to its LF: its tail is no line of its own, and it is answered once");
+    ann.send_piece(x(5000));
+    ann.send_piece(x(5000));
+    bob.send("a long line stops nobody\n");
+    ann.hear("guest-2: a long line stops nobody");
+    ann.send("the tail\n");
+    ann.hear(TOO_LONG);
+    ann.send("the next line\n");
+    bob.hear("guest-1: the next line");
+
+    story.because("megabytes without a line end must not pile up in the server's memory, and cost nobody else anything");
+    for _ in 0..40 {
+        ann.send(x(100_000));
+    }
+    ann.send("\nthe last line\n");
+    ann.hear(TOO_LONG);
+    bob.hear("guest-1: the last line");
+    ann.leave();
+    bob.hear("* guest-1 left (1 here)");
+    bob.leave();
+}
+
+#[test]
+fn who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed() {
+    let story = Story::new(Rule {
+        rule: "a client that closes its sending half is leaving: its last line is passed on, with or without a line end, then the others are told once; it gets what was queued for it, and is closed",
+        why: "the end of a stream is an event like a line: it comes after what was sent before, and it is not a reason to stop sending",
+        read: "lessons/05_threaded_server.md, \"Break it\"",
+        by_hand: "printf 'last words' | nc -N 127.0.0.1 12345",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob, eve] = gather(&server, ["ann", "bob", "eve"]);
+    // Lines and the end of the stream lie there before the server looks.
+    server.freeze();
+    ann.send("first\nlast words");
+    ann.close_sending();
+    server.thaw();
+    for other in [&bob, &eve] {
+        other.hear("guest-1: first");
+        other.hear("guest-1: last words");
+        other.hear("* guest-1 left (2 here)");
+    }
+    ann.expect_nothing_more();
+
+    story.because("what was said before somebody left is still for them: send it, then close");
+    let gus = server.connect_stream();
+    for other in [&bob, &eve] {
+        other.hear("* guest-4 joined (3 here)");
+    }
+    let line = "x".repeat(1000);
+    for _ in 0..200 {
+        bob.send(format!("{line}\n"));
+    }
+    for _ in 0..200 {
+        eve.hear(&format!("guest-2: {line}"));
+    }
+    // Gus has not read a byte yet, and goes.
+    let _ = gus.shutdown(std::net::Shutdown::Write);
+    eve.hear("* guest-4 left (2 here)");
+    let gus = Peer::new(&story, "gus", "server", gus);
+    gus.hear("* welcome, guest-4 (3 here)");
+    for _ in 0..200 {
+        gus.hear(&format!("guest-2: {line}"));
+    }
+    gus.expect_nothing_more();
+
+    story.because(
+        "one line that was not finished when the stream ended is the last line: it counts",
+    );
+    bob.leave();
+    eve.hear("* guest-2 left (1 here)");
+    eve.leave();
+}
+
+#[test]
+fn guests_that_vanish_are_told_once_and_nobody_else_notices() {
+    const CROWD: usize = 40;
+    let story = Story::new(Rule {
+        rule: "a guest whose connection is reset has left: the others are told once, and the room goes on",
+        why: "reading from or writing to somebody who has gone fails: that ends this guest, not the loop over all of them, and not the server",
+        read: "lessons/05_threaded_server.md, \"Break it\"",
+        by_hand: "nc 127.0.0.1 12345 in three terminals; kill -9 one of them; type in another",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob] = gather(&server, ["ann", "bob"]);
+    let mut crowd = Vec::new();
+    for number in 3..3 + CROWD {
+        crowd.push(server.connect_stream());
+        for guest in [&ann, &bob] {
+            guest.hear(&format!("* guest-{number} joined ({number} here)"));
+        }
+    }
+    // All vanish before the server can notice, while ann speaks to all.
+    server.freeze();
+    story.step(format!("{CROWD} guests"), "reset their connections");
+    for stream in crowd {
+        let _ = stream.peek(&mut [0]);
+        drop(stream);
+    }
+    let word = story.word();
+    ann.send(format!("{word}\n"));
+    server.thaw();
+    let mut told = BTreeSet::new();
+    let mut heard = false;
+    while told.len() < CROWD || !heard {
+        let waiting =
+            format!("{CROWD} notices of who left ({} so far), and guest-1: {word}", told.len());
+        let line = String::from_utf8_lossy(&bob.any_line(&waiting)).into_owned();
+        if line == format!("guest-1: {word}") && !heard {
+            heard = true;
+            continue;
+        }
+        let name = line.strip_prefix("* ").and_then(|l| l.split_once(" left ("));
+        if !name.is_some_and(|(name, _)| told.insert(name.to_string())) {
+            story.fails("server --> bob", &format!("{waiting}, each once"), &line);
+        }
+    }
+    // In the middle of a line, and while nobody says anything.
+    let zed = join(&server, "zed", 3 + CROWD, 3);
+    zed.send_piece("half a li");
+    drop(zed);
+    bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD));
+    bob.hear(&format!("guest-{}: half a li", 3 + CROWD));
+    bob.hear(&format!("* guest-{} left (2 here)", 3 + CROWD));
+    let eve = join(&server, "eve", 3 + CROWD + 1, 3);
+    eve.send("who is still here?\n");
+    bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD + 1));
+    bob.hear(&format!("guest-{}: who is still here?", 3 + CROWD + 1));
+    bob.leave();
+}
+
+#[test]
+fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
+    const LIMIT: usize = 64 * 1024 * 1024;
+    let story = Story::new(Rule {
+        rule: "a client that stops reading never delays the others; what the server keeps for it is bounded: past 1 MiB it is disconnected, and the others are told `* guest-4 left (too slow) (3 here)`",
+        why: "a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead",
+        read: "lessons/05_threaded_server.md, \"Break it\"",
+        by_hand: "nc 127.0.0.1 12345, then Ctrl-Z; yes | nc 127.0.0.1 12345 > /dev/null; nc 127.0.0.1 12345 > /dev/null",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
+    let [ann, bob, eve] = gather(&server, ["ann", "bob", "eve"]);
+    let mut zed = server.connect_stream();
+    for guest in [&ann, &bob, &eve] {
+        guest.hear("* guest-4 joined (4 here)");
+    }
+    story.step("zed", "does not read");
+    let line = format!("{}{}", story.word(), "x".repeat(3992));
+    let mut sent = 0;
+    let mut told = false;
+    while !told {
+        if sent > LIMIT {
+            story.fails(
+                "server --> bob",
+                "* guest-4 left (too slow) (3 here)",
+                &format!("only lines, {} MiB of them", sent / 1024 / 1024),
+            );
+        }
+        // Never more on its way to bob than he could be forgiven for.
+        ann.send(format!("{line}\n").repeat(16));
+        sent += 16 * line.len();
+        let mut lines = 0;
+        while lines < 16 {
+            let heard = bob.any_line("the next of ann's lines, while zed does not read");
+            if heard.starts_with(b"* guest-4 ") {
+                let expected = b"* guest-4 left (too slow) (3 here)";
+                if heard != expected || told {
+                    story.mismatch("server --> bob", expected, &heard);
+                }
+                told = true;
+                if sent < 1024 * 1024 {
+                    let kept = format!("that, after only {sent} bytes");
+                    story.fails("server --> bob", "patience with zed up to 1 MiB", &kept);
+                }
+            } else if heard != format!("guest-1: {line}").as_bytes() {
+                story.mismatch("server --> bob", format!("guest-1: {line}").as_bytes(), &heard);
+            } else {
+                lines += 1;
+            }
+        }
+    }
+    story.because("who is disconnected is closed, however much waits for it");
+    zed.set_read_timeout(Some(patience())).unwrap();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match zed.read(&mut buffer) {
+            Ok(1..) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                story.fails(
+                    "server --> zed",
+                    "the end of the connection",
+                    "nothing more, and no end",
+                );
+            }
+            Ok(0) | Err(_) => break,
+        }
+    }
+    ann.hear("* guest-4 left (too slow) (3 here)");
+    bob.send("much better now\n");
+    ann.hear("guest-2: much better now");
+    let gus = join(&server, "gus", 5, 4);
+    gus.leave();
+}
+
+#[test]
+fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
+    let story = Story::new(Rule {
+        rule: "past --limit a newcomer gets `! the room is full: the limit is 2`, is closed and uses up no name; a seat is free when the others have been told that somebody left",
+        why: "each guest costs a thread and a descriptor: without a limit strangers decide when the server falls over. Count people, not connections so far",
+        read: "lessons/05_threaded_server.md, \"Run it\"",
+        by_hand: "cargo run --example 05_threaded_server 127.0.0.1:12345 --limit 2, then nc in three terminals",
+    });
+    let server = story.serve(PROGRAM, &["127.0.0.1:0", "--limit", "2"]);
+    let [ann, bob] = gather(&server, ["ann", "bob"]);
+    for _ in 0..3 {
+        let zed = server.connect("zed");
+        zed.expect_line("! the room is full: the limit is 2");
+        zed.expect_end();
+    }
+    // Those who are here have noticed nothing.
+    bob.send("are we alone?\n");
+    ann.hear("guest-2: are we alone?");
+    bob.leave();
+    ann.hear("* guest-2 left (1 here)");
+    let eve = join(&server, "eve", 3, 2);
+    ann.hear("* guest-3 joined (2 here)");
+    let zed = server.connect("zed");
+    zed.expect_line("! the room is full: the limit is 2");
+    zed.expect_end();
+    eve.leave();
+    ann.leave();
+
+    story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
+    let taken = server.address.to_string();
+    story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
+    story.run(PROGRAM, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+    for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
+    }
+    for wrong in ["0", "10001", "-1", "many"] {
+        story.run(PROGRAM, &["127.0.0.1:0", "--limit", wrong]).usage_error_about(wrong);
+    }
+    story.run(PROGRAM, &["127.0.0.1:0", "--limit"]).usage_error_about("--limit");
+    if has_ipv6() {
+        let six = story.serve(PROGRAM, &["[::1]:0"]);
+        join(&six, "ann", 1, 1).leave();
+    }
+}

@@ -1,0 +1,363 @@
+//! The other side of a program's connections.
+
+use super::feed::{End, Feed, Next};
+use super::program::Program;
+use super::story::{Story, quote};
+use super::{patience, system};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+/// What somebody hears: a peer from a server, a person from a screen.
+pub struct Ear {
+    story: Rc<Story>,
+    /// `server --> ann`.
+    who: String,
+    feed: Feed,
+    /// Lines that came before the one that was listened for.
+    aside: RefCell<VecDeque<String>>,
+    /// All notices so far: none may come twice.
+    notices: RefCell<Vec<String>>,
+}
+
+impl Ear {
+    pub fn new(story: &Rc<Story>, who: String, feed: Feed) -> Ear {
+        let story = Rc::clone(story);
+        Ear { story, who, feed, aside: RefCell::default(), notices: RefCell::default() }
+    }
+
+    /// The next line must be this one.
+    #[track_caller]
+    pub fn expect_line(&self, line: &str) {
+        let expected = format!("{line}\n").into_bytes();
+        self.expect(&expected, self.feed.line());
+    }
+
+    /// The next bytes must be these.
+    #[track_caller]
+    pub fn expect_bytes(&self, bytes: &[u8]) {
+        self.expect(bytes, self.feed.bytes(bytes.len()));
+    }
+
+    #[track_caller]
+    fn expect(&self, expected: &[u8], next: Next) {
+        match next {
+            Next::Some(came) if came == expected => {
+                self.story.step(&self.who, format!("{} ok", quote(&came)));
+            }
+            Next::Some(came) => self.story.mismatch(&self.who, expected, &came),
+            Next::End(End::Closed, rest) if !rest.is_empty() => {
+                self.story.mismatch(&self.who, expected, &rest)
+            }
+            Next::End(end, rest) => {
+                self.story.fails(&self.who, &quote(expected), &told(&end, &rest))
+            }
+            Next::Silence(rest) => {
+                self.story.fails(&self.who, &quote(expected), &silence(&rest));
+            }
+        }
+    }
+
+    /// Nothing more may come but the end of the stream.
+    #[track_caller]
+    pub fn expect_end(&self) {
+        match self.feed.rest() {
+            Next::End(End::Closed, rest) if rest.is_empty() => {
+                self.story.step(&self.who, "end of stream ok");
+            }
+            Next::End(End::Closed, rest) => {
+                self.story.step(&self.who, format!("{} <-- here", quote(&rest)));
+                self.story.fails(&self.who, "the end of the stream", &quote(&rest));
+            }
+            Next::End(end, rest) => {
+                self.story.fails(&self.who, "the end of the stream", &told(&end, &rest));
+            }
+            Next::Silence(rest) | Next::Some(rest) => {
+                self.story.fails(&self.who, "the end of the stream", &silence(&rest));
+            }
+        }
+    }
+
+    /// The connection must end, in whatever way, after whatever came.
+    #[track_caller]
+    pub fn expect_over(&self) {
+        if let Next::Silence(rest) = self.feed.rest() {
+            self.story.fails(&self.who, "the end of the connection", &silence(&rest));
+        }
+        self.story.step(&self.who, "the connection is over ok");
+    }
+
+    /// The next line *about the same guest* must be this one.
+    ///
+    /// What one guest does is told in order. What two guests do may be told in
+    /// any order, so lines about others are set aside until they are heard.
+    #[track_caller]
+    pub fn hear(&self, line: &str) {
+        let about = subject(line);
+        let mut aside = self.aside.borrow_mut();
+        if let Some(at) = aside.iter().position(|l| subject(l) == about) {
+            let came = aside.remove(at).unwrap_or_default();
+            return self.check(line, came);
+        }
+        loop {
+            let Next::Some(bytes) = self.still(line) else { unreachable!() };
+            let text = String::from_utf8_lossy(&bytes[..bytes.len() - 1]).into_owned();
+            // Where nobody is told to have said it, it can't be set aside.
+            if subject(&text) == about || subject(&text).is_empty() {
+                if String::from_utf8(bytes.clone()).is_err() {
+                    self.story.mismatch(&self.who, format!("{line}\n").as_bytes(), &bytes);
+                }
+                return self.check(line, text);
+            }
+            self.story.step(&self.who, format!("{} (for later)", quote(&bytes)));
+            aside.push_back(text);
+        }
+    }
+
+    /// Waits for a line, whatever it says.
+    #[track_caller]
+    fn still(&self, line: &str) -> Next {
+        match self.feed.line() {
+            Next::Some(line) => Next::Some(line),
+            Next::End(End::Closed, rest) if !rest.is_empty() => {
+                self.story.mismatch(&self.who, format!("{line}\n").as_bytes(), &rest)
+            }
+            Next::End(end, rest) => {
+                self.story.fails(&self.who, &quote(line.as_bytes()), &told(&end, &rest))
+            }
+            Next::Silence(rest) => {
+                self.story.fails(&self.who, &quote(line.as_bytes()), &silence(&rest))
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, line: &str, came: String) {
+        if came != line {
+            let (line, came) = (format!("{line}\n"), format!("{came}\n"));
+            self.story.mismatch(&self.who, line.as_bytes(), came.as_bytes());
+        }
+        self.story.step(&self.who, format!("{} ok", quote(came.as_bytes())));
+        if came.starts_with("* ") {
+            self.notices.borrow_mut().push(came);
+        }
+    }
+
+    /// Waits for any line: for those who count rather than compare.
+    #[track_caller]
+    pub fn any_line(&self, waiting_for: &str) -> Vec<u8> {
+        if let Some(line) = self.aside.borrow_mut().pop_front() {
+            return line.into_bytes();
+        }
+        let Next::Some(mut line) = self.still(waiting_for) else { unreachable!() };
+        line.pop();
+        line
+    }
+
+    /// Reads to the end of the stream. Nothing more may come but notices that
+    /// were not heard yet: everything else was not meant for this ear.
+    #[track_caller]
+    pub fn expect_nothing_more(&self) {
+        loop {
+            let line = match self.aside.borrow_mut().pop_front() {
+                Some(line) => line,
+                None => match self.feed.line() {
+                    Next::Some(line) => {
+                        String::from_utf8_lossy(&line[..line.len() - 1]).into_owned()
+                    }
+                    Next::End(End::Closed, rest) if rest.is_empty() => break,
+                    Next::End(end, rest) => {
+                        self.story.fails(&self.who, "the end of the stream", &told(&end, &rest))
+                    }
+                    Next::Silence(rest) => {
+                        self.story.fails(&self.who, "the end of the stream", &silence(&rest))
+                    }
+                },
+            };
+            let twice = self.notices.borrow().contains(&line);
+            if twice || !line.starts_with("* ") {
+                let what = if twice { "a second time" } else { "and should not have come" };
+                self.story.fails(
+                    &self.who,
+                    "nothing more, then the end of the stream",
+                    &format!("{} {what}", quote(line.as_bytes())),
+                );
+            }
+            self.notices.borrow_mut().push(line);
+        }
+        self.story.step(&self.who, "end of stream ok");
+    }
+
+    /// Everything that has come so far and was not listened to.
+    pub fn so_far(&self) -> Vec<u8> {
+        self.feed.so_far()
+    }
+}
+
+/// Whom a line of a chat server is about: `guest-3` of `guest-3: hello` and of
+/// `* guest-3 left (2 here)`. Empty where it has no such form.
+fn subject(line: &str) -> &str {
+    if line.starts_with("! ") {
+        return "!";
+    }
+    let name = match line.strip_prefix("* ") {
+        Some(notice) => notice.split([' ', ',']).next(),
+        None => line.split_once(": ").map(|(name, _)| name).filter(|n| !n.contains(' ')),
+    };
+    name.unwrap_or("")
+}
+
+fn told(end: &End, rest: &[u8]) -> String {
+    let end = match end {
+        End::Closed => "the end of the stream",
+        End::Failed(why) => why,
+    };
+    if rest.is_empty() { end.to_string() } else { format!("{}, then {end}", quote(rest)) }
+}
+
+fn silence(rest: &[u8]) -> String {
+    let seconds = patience().as_secs();
+    let but = if rest.is_empty() { String::new() } else { format!(", but {}", quote(rest)) };
+    format!("nothing for {seconds} s{but}")
+}
+
+/// The other side of one connection. It reads all the time, in a thread of its
+/// own: nobody ever waits for it.
+pub struct Peer {
+    ear: Ear,
+    me: String,
+    other: &'static str,
+    pub stream: TcpStream,
+}
+
+impl Deref for Peer {
+    type Target = Ear;
+
+    fn deref(&self) -> &Ear {
+        &self.ear
+    }
+}
+
+impl Peer {
+    pub fn new(story: &Rc<Story>, me: &str, other: &'static str, stream: TcpStream) -> Peer {
+        stream.set_nodelay(true).unwrap();
+        stream.set_write_timeout(Some(patience())).unwrap();
+        let feed = Feed::new(stream.try_clone().unwrap());
+        let ear = Ear::new(story, format!("{other} --> {me}"), feed);
+        Peer { ear, me: me.to_string(), other, stream }
+    }
+
+    /// Sends bytes, in one piece if they are few.
+    #[track_caller]
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        let who = format!("{} --> {}", self.me, self.other);
+        self.ear.story.step(&who, quote(bytes));
+        if let Err(e) = (&self.stream).write_all(bytes) {
+            let expected = format!("the {} takes what {} sends", self.other, self.me);
+            self.ear.story.fails(&who, &expected, &e.to_string());
+        }
+    }
+
+    /// Sends bytes, and waits until the program has read them: what comes
+    /// next is found by another read.
+    #[track_caller]
+    pub fn send_piece(&self, bytes: impl AsRef<[u8]>) {
+        self.send(bytes);
+        system::drained(&self.stream);
+    }
+
+    /// Closes the sending half: there will be no more from here.
+    pub fn close_sending(&self) {
+        let who = format!("{} --> {}", self.me, self.other);
+        self.ear.story.step(who, "end of stream");
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Closes the sending half and reads to the end, where nothing more may come.
+    #[track_caller]
+    pub fn leave(&self) {
+        self.close_sending();
+        self.ear.expect_nothing_more();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // The reading thread has the stream too: dropping ours closes nothing.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Where the test is the server of a client.
+pub struct Desk {
+    story: Rc<Story>,
+    pub address: String,
+    accepted: Receiver<TcpStream>,
+}
+
+impl Desk {
+    pub fn open(story: &Rc<Story>) -> Desk {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (send, accepted) = mpsc::channel();
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if send.send(stream).is_err() {
+                    return;
+                }
+            }
+        });
+        Desk { story: Rc::clone(story), address, accepted }
+    }
+
+    /// Waits for the client to connect.
+    #[track_caller]
+    pub fn accept(&self) -> Peer {
+        Peer::new(&self.story, "server", "client", self.accept_stream())
+    }
+
+    /// The same, but leaves the reading (or not reading) to the test.
+    #[track_caller]
+    pub fn accept_stream(&self) -> TcpStream {
+        match self.accepted.recv_timeout(patience() * 3) {
+            Ok(stream) => {
+                self.story.step("client", "connects");
+                stream
+            }
+            Err(_) => self.story.fails(
+                "client --> server",
+                &format!("a connection to {}", self.address),
+                "none",
+            ),
+        }
+    }
+}
+
+/// Joins a chat room of step 05 as its `number`th guest, of whom `here` are
+/// here then, and waits for the greeting.
+#[track_caller]
+pub fn join(server: &Program, name: &str, number: usize, here: usize) -> Peer {
+    let peer = server.connect(name);
+    peer.expect_line(&format!("* welcome, guest-{number} ({here} here)"));
+    peer
+}
+
+/// Fills an empty room of step 05: each has heard all that the others joined.
+#[track_caller]
+pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
+    let mut peers: Vec<Peer> = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let peer = join(server, name, i + 1, i + 1);
+        for other in &peers {
+            other.hear(&format!("* guest-{} joined ({} here)", i + 1, i + 1));
+        }
+        peers.push(peer);
+    }
+    peers.try_into().unwrap_or_else(|_| unreachable!())
+}

@@ -1,0 +1,421 @@
+//! Starting and ending the program under test: the shipped example, or the
+//! command in `LAB`.
+
+use super::feed::{End, Feed, Next};
+use super::peer::{Ear, Peer};
+use super::story::{Story, quote};
+use super::{patience, system};
+use assert_cmd::assert::{Assert, AssertError};
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use std::sync::Mutex;
+
+/// A running program. Killed when the test is over.
+pub struct Process {
+    /// `server` or `client`, for the report.
+    role: &'static str,
+    child: RefCell<Child>,
+    stdin: RefCell<Option<ChildStdin>>,
+    stdout: Feed,
+    stderr: Feed,
+    /// Whether it may end by itself.
+    may_end: Cell<bool>,
+}
+
+/// A program in a story.
+pub struct Program {
+    story: Rc<Story>,
+    process: Rc<Process>,
+    /// What it prints on standard output.
+    pub screen: Ear,
+    /// Where a server listens.
+    pub address: SocketAddr,
+}
+
+impl Story {
+    /// Starts a server and waits until it says where it listens.
+    #[track_caller]
+    pub fn serve(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        let mut server = self.start("server", name, args);
+        let line = match server.process.stdout.line() {
+            Next::Some(line) => line,
+            Next::End(_, rest) | Next::Silence(rest) => self.fails(
+                "server --> screen",
+                "\"listening on ADDRESS\" as its first line, flushed",
+                &format!("{} and no more", quote(&rest)),
+            ),
+        };
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let address = text.trim_end_matches(['\r', '\n']).strip_prefix("listening on ");
+        match address.and_then(|a| a.parse::<SocketAddr>().ok()).filter(|a| a.port() != 0) {
+            Some(address) => server.address = address,
+            None => self.mismatch(
+                "server --> screen",
+                b"listening on 127.0.0.1:12345\n (with the real port)",
+                &line,
+            ),
+        }
+        self.step("server --> screen", text.trim_end());
+        server
+    }
+
+    /// Starts a client of `address`.
+    pub fn client(self: &Rc<Story>, name: &str, address: &str) -> Program {
+        let client = self.start("client", name, &[address]);
+        client.process.may_end.set(true);
+        client
+    }
+
+    fn start(self: &Rc<Story>, role: &'static str, name: &str, args: &[&str]) -> Program {
+        let mut command = command(name, args);
+        self.step("you start", format!("{name} {}", args.join(" ")));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let stdout = Feed::new(child.stdout.take().unwrap());
+        let process = Rc::new(Process {
+            role,
+            stdin: RefCell::new(child.stdin.take()),
+            stderr: Feed::new(child.stderr.take().unwrap()),
+            child: RefCell::new(child),
+            stdout: stdout.clone(),
+            may_end: Cell::new(false),
+        });
+        self.watch(Rc::clone(&process));
+        Program {
+            screen: Ear::new(self, format!("{role} --> screen"), stdout),
+            story: Rc::clone(self),
+            process,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
+
+    /// Runs a program that is to end by itself.
+    pub fn run(self: &Rc<Story>, name: &str, args: &[&str]) -> Ended {
+        self.step("you run", format!("{name} {}", args.join(" ")));
+        let mut command = assert_cmd::Command::from_std(command(name, args));
+        Ended { story: Rc::clone(self), assert: command.timeout(patience() * 3).assert() }
+    }
+}
+
+/// A program that has run to its end.
+pub struct Ended {
+    story: Rc<Story>,
+    assert: Assert,
+}
+
+impl Ended {
+    /// It must have ended with this status.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Ended {
+        self.check(&format!("exit status {code}"), |assert| assert.try_code(code))
+    }
+
+    /// Standard output must be so.
+    #[track_caller]
+    pub fn prints(self, what: &str, so: fn(&str) -> bool) -> Ended {
+        let so = predicates::function::function(so);
+        self.check(&format!("standard output: {what}"), |assert| assert.try_stdout(so))
+    }
+
+    /// Standard error must be so.
+    #[track_caller]
+    pub fn warns(self, what: &str, so: impl Fn(&str) -> bool) -> Ended {
+        let so = predicates::function::function(so);
+        self.check(&format!("standard error: {what}"), |assert| assert.try_stderr(so))
+    }
+
+    /// One line on standard error, which names `name`; nothing printed.
+    #[track_caller]
+    pub fn one_line_about(self, name: &str) -> Ended {
+        self.prints("nothing", str::is_empty)
+            .warns("one line", |text| text.trim_end().lines().count() == 1)
+            .warns(&format!("it names {name}"), |text| text.contains(name))
+    }
+
+    /// A line on standard error that names `name`, then the usage, and exit
+    /// status 2; nothing printed.
+    #[track_caller]
+    pub fn usage_error_about(self, name: &str) -> Ended {
+        self.code(2)
+            .prints("nothing", str::is_empty)
+            .warns(&format!("a line that names \"{name}\""), |text| text.contains(name))
+            .warns("then the usage, in which ADDRESS or the program's words stand", |text| {
+                text.trim_end().lines().count() > 1
+            })
+    }
+
+    #[track_caller]
+    fn check(
+        self,
+        expected: &str,
+        test: impl FnOnce(Assert) -> Result<Assert, AssertError>,
+    ) -> Ended {
+        let Ended { story, assert } = self;
+        let output = assert.get_output().clone();
+        match test(assert) {
+            Ok(assert) => Ended { story, assert },
+            Err(_) => story.fails(
+                "the program",
+                expected,
+                &format!(
+                    "{}\n  stdout    {}\n  stderr    {}",
+                    output.status,
+                    quote(&output.stdout),
+                    quote(&output.stderr)
+                ),
+            ),
+        }
+    }
+}
+
+impl Program {
+    /// Connects to this server.
+    #[track_caller]
+    pub fn connect(&self, name: &str) -> Peer {
+        let stream = self.connect_stream();
+        self.story.step(name, "connects");
+        Peer::new(&self.story, name, "server", stream)
+    }
+
+    /// Connects, and leaves the reading (or not reading) to the test.
+    #[track_caller]
+    pub fn connect_stream(&self) -> TcpStream {
+        match TcpStream::connect_timeout(&self.address, patience()) {
+            Ok(stream) => stream,
+            Err(e) => self.story.fails(
+                "a client connects",
+                &format!("a server that accepts at {}", self.address),
+                &e.to_string(),
+            ),
+        }
+    }
+
+    /// Types into the program's standard input.
+    pub fn types(&self, text: &str) {
+        self.story.step(format!("keyboard --> {}", self.process.role), quote(text.as_bytes()));
+        if let Some(stdin) = self.process.stdin.borrow_mut().as_mut() {
+            // If the program has ended, the next step of the story tells.
+            let _ = stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush());
+        }
+    }
+
+    /// Ends the program's standard input, like Ctrl-D.
+    pub fn ends_input(&self) {
+        self.story.step(format!("keyboard --> {}", self.process.role), "end of input");
+        self.process.stdin.borrow_mut().take();
+    }
+
+    /// Waits until the program has ended, with this status.
+    #[track_caller]
+    pub fn expect_exit(&self, code: i32) {
+        let mut status = None;
+        system::poll(|| {
+            status = self.process.status();
+            status.is_some()
+        });
+        let who = format!("{} exits", self.process.role);
+        match status {
+            Some(status) if status.code() == Some(code) => {
+                self.story.step(who, format!("status {code} ok"));
+            }
+            Some(status) => {
+                self.story.fails(&who, &format!("exit status {code}"), &status.to_string())
+            }
+            None => self.story.fails(&who, &format!("exit status {code}"), "it still runs"),
+        }
+    }
+
+    /// What it has said on standard error, after its end.
+    pub fn warnings(&self) -> String {
+        match self.process.stderr.rest() {
+            Next::End(_, all) | Next::Some(all) | Next::Silence(all) => {
+                String::from_utf8_lossy(&all).into_owned()
+            }
+        }
+    }
+
+    /// After its end: it has said something on standard error, and it is for a
+    /// person, not a trace of calls.
+    #[track_caller]
+    pub fn expect_a_word(&self, about: &str) {
+        let text = self.warnings();
+        let lines = text.trim().lines().count();
+        if lines == 0 || lines > 3 || traced(&text) {
+            let who = format!("{} --> standard error", self.process.role);
+            self.story.fails(&who, &format!("a line that says {about}"), &quote(text.as_bytes()));
+        }
+    }
+
+    /// Waits until it has done all that it can by itself.
+    pub fn settled(&self) {
+        system::settled(self.pid());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.child.borrow().id()
+    }
+
+    /// Stops it in the middle of whatever it does, until [`thaw`](Self::thaw).
+    pub fn freeze(&self) {
+        self.story.step(self.process.role, "is stopped (kill -STOP)");
+        self.process.signal("STOP");
+        if cfg!(target_os = "linux") {
+            system::poll(|| system::states(self.pid()).iter().all(|s| matches!(s, 'T' | 't')));
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.story.step(self.process.role, "goes on (kill -CONT)");
+        self.process.signal("CONT");
+    }
+
+    /// Ends it at once, as Ctrl-C would end it in steps 01 to 06.
+    pub fn kill(&self) {
+        self.story.step(self.process.role, "is killed");
+        self.process.may_end.set(true);
+        self.process.kill();
+    }
+}
+
+impl Process {
+    fn status(&self) -> Option<ExitStatus> {
+        self.child.borrow_mut().try_wait().ok().flatten()
+    }
+
+    /// Sends a signal, on systems that have them.
+    fn signal(&self, signal: &str) {
+        if cfg!(unix) {
+            let pid = self.child.borrow().id();
+            // A command in LAB leads a process group (see `command`).
+            let target = if lab().is_some() { format!("-{pid}") } else { pid.to_string() };
+            let _ = Command::new("kill").args([&format!("-{signal}"), "--", &target]).status();
+        }
+    }
+
+    fn kill(&self) {
+        if lab().is_some() {
+            self.signal("KILL");
+        }
+        let mut child = self.child.borrow_mut();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// How it ended and what it said last, if there is anything to tell.
+    pub fn last_words(&self) -> String {
+        // Its connections close a moment before it is gone.
+        let mut looks = 0;
+        system::poll(|| {
+            looks += 1;
+            looks > 100 || self.status().is_some()
+        });
+        let mut text = String::new();
+        if let Some(status) = self.status() {
+            text += &format!("  died      the {} has ended, {status}\n", self.role);
+        }
+        let said = String::from_utf8_lossy(&self.stderr.so_far()).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        let mut label = "it said";
+        for line in &lines[lines.len().saturating_sub(8)..] {
+            text += &format!("  {label:<8}  {line}\n");
+            label = "";
+        }
+        text
+    }
+
+    /// A server does not end by itself, and nothing in it panics.
+    pub fn check_health(&self, story: &Story) {
+        if self.may_end.get() {
+            return;
+        }
+        if let Some(status) = self.status() {
+            story.fails(
+                self.role,
+                "it runs until it is stopped",
+                &format!("it has ended, {status}"),
+            );
+        }
+        let said = String::from_utf8_lossy(&self.stderr.so_far()).into_owned();
+        if said.contains("panicked at") {
+            story.fails(self.role, "no thread of it panics", "see below");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether a text is a trace of calls, which tells a user nothing.
+fn traced(text: &str) -> bool {
+    ["Traceback (most", "panicked at", "\tat ", "    at ", "goroutine "]
+        .iter()
+        .any(|mark| text.contains(mark))
+}
+
+/// The command in `LAB`, if there is one.
+fn lab() -> Option<String> {
+    std::env::var("LAB").ok().filter(|lab| !lab.trim().is_empty())
+}
+
+/// How to run a step's program: the command in `LAB`, or the example.
+pub fn command(name: &str, args: &[&str]) -> Command {
+    let mut command = match lab() {
+        Some(lab) => lab_command(&lab),
+        None => Command::new(example(name)),
+    };
+    command.args(args);
+    command
+}
+
+/// The shell splits the command as the person who typed it expects. `exec`
+/// puts the program in the shell's place: the process is the program. What it
+/// starts in its turn is ended with it, as one group.
+#[cfg(unix)]
+fn lab_command(lab: &str) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec {lab} \"$@\""), "lab"]).process_group(0);
+    command
+}
+
+#[cfg(not(unix))]
+fn lab_command(lab: &str) -> Command {
+    let mut words = lab.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or(""));
+    command.args(words);
+    command
+}
+
+/// The example as it is written now: `cargo test --test X` does not build
+/// examples, so yesterday's program would be graded.
+fn example(name: &str) -> PathBuf {
+    static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    // .../target/debug/deps/05_threaded_server-0123456789abcdef
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    // A failed build has told its reason: each test may try again.
+    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !built.iter().any(|b| b == name) {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args(["build", "--quiet", "--example", name]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        // Where there is no cargo to run, the tests run what was built with them.
+        if let Ok(output) = build.output() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "\n\n{name} does not compile:\n{said}");
+        }
+        built.push(name.to_string());
+    }
+    profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}

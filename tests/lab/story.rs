@@ -1,0 +1,197 @@
+//! What has happened in a test, told when it fails.
+
+use super::program::Process;
+use std::cell::{Cell, RefCell};
+use std::fmt::Write;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a test stands for, in the words that its failure prints.
+pub struct Rule {
+    /// The rule, as the contract has it.
+    pub rule: &'static str,
+    /// Why a program breaks it.
+    pub why: &'static str,
+    /// Lesson and heading.
+    pub read: &'static str,
+    /// A command that shows it by hand.
+    pub by_hand: &'static str,
+}
+
+/// How many of the last steps a failure tells.
+const LAST_STEPS: usize = 24;
+/// How much of a long text is shown, in characters.
+const SHOWN: usize = 64;
+
+struct Step {
+    /// `ann --> server`, or what else happened.
+    who: String,
+    what: String,
+}
+
+/// One test: its rule, its steps so far, its programs.
+pub struct Story {
+    rule: Rule,
+    why: Cell<&'static str>,
+    steps: RefCell<Vec<Step>>,
+    programs: RefCell<Vec<Rc<Process>>>,
+    random: Cell<u64>,
+}
+
+impl Story {
+    pub fn new(rule: Rule) -> Rc<Story> {
+        let name = std::thread::current().name().unwrap_or("").to_string();
+        // Different words in each test of a run, the same in each replay.
+        let random = name.bytes().fold(seed(), |mix, b| next_random(mix ^ u64::from(b)));
+        Rc::new(Story {
+            why: Cell::new(rule.why),
+            rule,
+            steps: RefCell::default(),
+            programs: RefCell::default(),
+            random: Cell::new(random),
+        })
+    }
+
+    /// From here on, a failure is explained by this.
+    pub fn because(&self, why: &'static str) {
+        self.why.set(why);
+    }
+
+    /// A random number below `limit`.
+    pub fn number(&self, limit: usize) -> usize {
+        self.random.set(next_random(self.random.get()));
+        (self.random.get() >> 33) as usize % limit
+    }
+
+    /// A random word that no program can know.
+    pub fn word(&self) -> String {
+        let letters = b"bcdfghjkmnprstvwxyz";
+        (0..8).map(|_| letters[self.number(letters.len())] as char).collect()
+    }
+
+    /// Notes a step: `ann --> server`, and what was said.
+    pub fn step(&self, who: impl Into<String>, what: impl Into<String>) {
+        self.steps.borrow_mut().push(Step { who: who.into(), what: what.into() });
+    }
+
+    pub fn watch(&self, program: Rc<Process>) {
+        self.programs.borrow_mut().push(program);
+    }
+
+    /// Fails: something else came than what had to.
+    #[track_caller]
+    pub fn mismatch(&self, who: &str, expected: &[u8], received: &[u8]) -> ! {
+        let same = expected.iter().zip(received).take_while(|(a, b)| a == b).count();
+        // A long text is shown around the first difference.
+        let from = same.saturating_sub(SHOWN / 2);
+        let cut = if from > 0 { "..." } else { "" };
+        let column = 1 + cut.len() + escape(&received[from..same]).chars().count();
+        let note = match (expected.get(same), received.get(same)) {
+            (Some(_), None) => "it ends here, too early".to_string(),
+            (None, Some(_)) => "it should end here".to_string(),
+            _ => format!("byte {} is the first wrong one", same + 1),
+        };
+        self.step(who, format!("{} <-- here", quote(received)));
+        self.fail(&format!(
+            "  expected  {}\n  received  {}\n            {}^ {note}\n",
+            quote_from(expected, from, cut),
+            quote_from(received, from, cut),
+            " ".repeat(column),
+        ))
+    }
+
+    /// Fails: what came is told in words.
+    #[track_caller]
+    pub fn fails(&self, who: &str, expected: &str, received: &str) -> ! {
+        self.step(who, "<-- here");
+        self.fail(&format!("  expected  {expected}\n  received  {received}\n"))
+    }
+
+    #[track_caller]
+    fn fail(&self, difference: &str) -> ! {
+        let mut text = format!("\n\n  rule      {}\n", self.rule.rule);
+        let steps = self.steps.borrow();
+        let hidden = steps.len().saturating_sub(LAST_STEPS);
+        let mut label = "so far";
+        if hidden > 0 {
+            let _ = writeln!(text, "  so far    ({hidden} steps before)");
+            label = "";
+        }
+        let wide = steps[hidden..].iter().map(|s| s.who.len()).max().unwrap_or(0);
+        for step in &steps[hidden..] {
+            let _ = writeln!(text, "  {label:<8}  {:<wide$}  {}", step.who, step.what);
+            label = "";
+        }
+        text.push_str(difference);
+        for program in self.programs.borrow().iter() {
+            text.push_str(&program.last_words());
+        }
+        let _ = writeln!(text, "  why       {}", self.why.get());
+        let _ = writeln!(text, "  read      {}", self.rule.read);
+        let _ = writeln!(text, "  by hand   {}", self.rule.by_hand);
+        let name = std::thread::current().name().unwrap_or("").to_string();
+        let _ = writeln!(text, "  again     LAB_SEED={} cargo test {name}\n", seed());
+        panic!("{text}")
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            for program in self.programs.borrow().iter() {
+                program.check_health(self);
+            }
+        }
+    }
+}
+
+/// The seed of this run.
+fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let given = std::env::var("LAB_SEED").ok().and_then(|s| s.parse().ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        given.unwrap_or(u64::from(now.subsec_nanos()))
+    })
+}
+
+/// Sebastiano Vigna's `SplitMix64`, enough for test words.
+fn next_random(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Bytes as they would stand in a string: `one\ntwo\xff`.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '"' || c == '\'' {
+                text.push(c);
+            } else {
+                text.extend(c.escape_debug());
+            }
+        }
+        for b in chunk.invalid() {
+            let _ = write!(text, "\\x{b:02x}");
+        }
+    }
+    text
+}
+
+/// Bytes in quotes, shortened if long.
+pub fn quote(bytes: &[u8]) -> String {
+    quote_from(bytes, 0, "")
+}
+
+fn quote_from(bytes: &[u8], from: usize, cut: &str) -> String {
+    let text = escape(&bytes[from.min(bytes.len())..]);
+    if text.chars().count() <= SHOWN + 16 {
+        return format!("\"{cut}{text}\"");
+    }
+    let short: String = text.chars().take(SHOWN).collect();
+    format!("\"{cut}{short}...\" ({} bytes)", bytes.len())
+}

@@ -1,0 +1,88 @@
+//! What can't be seen from outside a program, asked from Linux. On other
+//! systems these fall back to a short pause: a test may miss a mistake there,
+//! but never fails a right program.
+
+use super::patience;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Waits until `done`, looking again and again; false if it never is.
+pub fn poll(mut done: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + patience();
+    while !done() {
+        if Instant::now() > until {
+            return false;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    true
+}
+
+/// The `rx_queue` of the sockets with this port here and that port there
+/// (0: a listener): `/proc/net/tcp`, proc(5). Programs may listen on IPv4
+/// through an IPv6 socket, so only ports are compared.
+fn rx_queue(local: u16, remote: u16) -> Option<usize> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    for table in tables.iter().flatten() {
+        for row in table.lines().skip(1) {
+            let fields: Vec<&str> = row.split_whitespace().collect();
+            let port = |field: &str| {
+                let hex = field.rsplit(':').next().unwrap_or("");
+                u16::from_str_radix(hex, 16).ok()
+            };
+            if port(fields[1]) == Some(local) && port(fields[2]) == Some(remote) {
+                let queue = fields[4].rsplit(':').next().unwrap_or("0");
+                return usize::from_str_radix(queue, 16).ok();
+            }
+        }
+    }
+    None
+}
+
+/// Waits until the other side has taken all that we sent on `stream`, so that
+/// what we send next is found by a separate read.
+pub fn drained(stream: &TcpStream) {
+    let (Ok(here), Ok(there)) = (stream.local_addr(), stream.peer_addr()) else { return };
+    if !cfg!(target_os = "linux") {
+        thread::park_timeout(Duration::from_millis(50));
+        return;
+    }
+    // A socket that is gone has nothing left to take.
+    poll(|| rx_queue(there.port(), here.port()).unwrap_or(0) == 0);
+}
+
+/// How many connections to this port nobody has accepted yet. The listener's
+/// `rx_queue` counts them.
+pub fn waiting_to_be_accepted(port: u16) -> Option<usize> {
+    rx_queue(port, 0)
+}
+
+/// Waits until every thread of a process sleeps: it has done all that it could
+/// do by itself, and waits for somebody.
+pub fn settled(pid: u32) {
+    if !cfg!(target_os = "linux") {
+        thread::park_timeout(Duration::from_millis(50));
+        return;
+    }
+    // Between two steps a thread may sleep for a moment: look several times.
+    let mut calm = 0;
+    poll(|| {
+        calm = if states(pid).iter().all(|s| *s == 'S') { calm + 1 } else { 0 };
+        calm == 5
+    });
+}
+
+/// The state of each thread: the letter behind the name in
+/// `/proc/PID/task/*/stat`, proc(5).
+pub fn states(pid: u32) -> Vec<char> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let stats = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("stat")).ok());
+    stats.filter_map(|s| s.rsplit(") ").next()?.chars().next()).collect()
+}
+
+/// Whether this machine has IPv6 on its loopback interface.
+pub fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
