@@ -38,6 +38,23 @@ impl Ear {
         self.expect(&expected, self.feed.line());
     }
 
+    /// The last line must be this one, with or without its line end, and then
+    /// the end of the stream.
+    #[track_caller]
+    pub fn expect_last_line(&self, line: &str) {
+        match self.feed.rest() {
+            Next::End(End::Closed, rest)
+                if rest.strip_suffix(b"\n").unwrap_or(&rest) == line.as_bytes() =>
+            {
+                self.story.step(&self.who, format!("{}, end of stream ok", quote(&rest)));
+            }
+            next => {
+                self.expect(format!("{line}\n").as_bytes(), next);
+                self.expect_end();
+            }
+        }
+    }
+
     /// The next bytes must be these.
     #[track_caller]
     pub fn expect_bytes(&self, bytes: &[u8]) {

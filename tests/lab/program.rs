@@ -7,13 +7,14 @@ use super::story::{Story, quote};
 use super::{patience, system};
 use assert_cmd::assert::{Assert, AssertError};
 use std::cell::{Cell, RefCell};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::thread::{self, JoinHandle};
 
 /// A running program. Killed when the test is over.
 pub struct Process {
@@ -195,6 +196,18 @@ impl Program {
         }
     }
 
+    /// Connects `count` times from threads of their own: the system may not let
+    /// them in before the server has accepted others.
+    pub fn connect_later(&self, count: usize) -> Vec<Coming> {
+        let address = self.address;
+        let connect = move |number| Coming {
+            name: format!("client {number}"),
+            story: Rc::clone(&self.story),
+            stream: thread::spawn(move || TcpStream::connect_timeout(&address, patience())),
+        };
+        (1..=count).map(connect).collect()
+    }
+
     /// Types into the program's standard input.
     pub fn types(&self, text: &str) {
         self.story.step(format!("keyboard --> {}", self.process.role), quote(text.as_bytes()));
@@ -280,6 +293,27 @@ impl Program {
         self.story.step(self.process.role, "is killed");
         self.process.may_end.set(true);
         self.process.kill();
+    }
+}
+
+/// A client that is still connecting.
+pub struct Coming {
+    story: Rc<Story>,
+    name: String,
+    stream: JoinHandle<io::Result<TcpStream>>,
+}
+
+impl Coming {
+    /// Waits until it has connected.
+    #[track_caller]
+    pub fn join(self) -> Peer {
+        match self.stream.join().unwrap() {
+            Ok(stream) => {
+                self.story.step(&self.name, "connects");
+                Peer::new(&self.story, &self.name, "server", stream)
+            }
+            Err(e) => self.story.fails(&self.name, "a server that accepts it", &e.to_string()),
+        }
     }
 }
 
