@@ -5,8 +5,7 @@
 
 mod lab;
 
-use lab::{Desk, Rule, Story};
-use std::io::Write;
+use lab::{Desk, Rule, Story, has_ipv6};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "03_client";
@@ -19,7 +18,7 @@ fn a_typed_line_goes_out_and_its_answer_is_printed_at_once() {
         read: "lessons/03_client.md, \"The code\"",
         by_hand: "cargo run --example 03_client, with cargo run --example 02_echo_server",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     for _ in 0..3 {
@@ -39,7 +38,7 @@ fn the_next_line_waits_for_the_answer() {
         read: "lessons/03_client.md, \"The idea\"",
         by_hand: r"printf 'one\ntwo\n' | cargo run --example 03_client, with nc -l 12345 as the server",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     client.types("one\ntwo\nthree\n");
@@ -64,7 +63,7 @@ fn an_answer_is_a_line_however_it_arrives() {
         read: "lessons/03_client.md, \"The idea\"",
         by_hand: "nc -l 12345 as the server: answer in two pieces (Ctrl-D sends half a line), then with two lines at once",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
 
@@ -108,7 +107,7 @@ fn the_end_of_input_closes_only_the_sending_half() {
         read: "lessons/03_client.md, \"Break it\"",
         by_hand: "echo hello | cargo run --example 03_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     client.types("hello\n");
@@ -136,7 +135,7 @@ fn every_kind_of_line_is_sent_with_one_line_end() {
         read: "lessons/03_client.md, \"The code\"",
         by_hand: r"printf 'one\r\n\ntwo' | cargo run --example 03_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     client.types("one\r\n\n  two \t\ncaf\u{e9} €\nthe last");
@@ -159,7 +158,7 @@ fn long_lines_pass_both_ways() {
         read: "lessons/03_client.md, \"The code\"",
         by_hand: "head -c 60000 /dev/zero | tr '\\0' x | cargo run --example 03_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     for length in [1000, 4096, 8192, 60_000] {
@@ -188,7 +187,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
         read: "lessons/03_client.md, \"Break it\"",
         by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 12345, with cargo run --example 03_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     let answer = |sent: &[u8], shown: &str| {
@@ -220,7 +219,7 @@ fn a_server_that_closes_first_is_told_and_is_no_failure() {
         read: "lessons/03_client.md, \"What is still wrong\"",
         by_hand: "cargo run --example 03_client against 02_echo_server; stop the server; type a line",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     client.types("one\n");
@@ -247,7 +246,7 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     story.run(PROGRAM, &[&nobody]).code(1).one_line_about(&nobody);
 
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let stream = desk.accept_stream();
     client.types("never read\n");
@@ -274,13 +273,22 @@ fn arguments_are_as_in_step_01() {
     }
     story.run(PROGRAM, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
 
-    let desk = Desk::open(&story);
-    let client = story.client(PROGRAM, &desk.address.replace("127.0.0.1", "localhost"));
-    let server = desk.accept_stream();
-    client.ends_input();
-    let _ = (&server).write_all(b"only this\n");
-    drop(server);
-    client.screen.expect_line("only this");
-    client.screen.expect_end();
-    client.expect_exit(0);
+    // By name, and over IPv6 where the machine has it.
+    let named = Desk::open(&story, "127.0.0.1:0");
+    let mut desks = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
+    if has_ipv6() {
+        let six = Desk::open(&story, "[::1]:0");
+        desks.push((six.address.clone(), six));
+    }
+    for (address, desk) in desks {
+        let client = story.client(PROGRAM, &address);
+        let server = desk.accept();
+        client.ends_input();
+        server.expect_end();
+        server.send("only this\n");
+        drop(server);
+        client.screen.expect_line("only this");
+        client.screen.expect_end();
+        client.expect_exit(0);
+    }
 }

@@ -5,7 +5,7 @@
 
 mod lab;
 
-use lab::{Desk, Rule, Story};
+use lab::{Desk, Rule, Story, has_ipv6};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "04_chat_client";
@@ -18,7 +18,7 @@ fn what_comes_is_printed_while_nothing_is_typed() {
         read: "lessons/04_chat_client.md, \"The idea\"",
         by_hand: "nc -l 12345, then cargo run --example 04_chat_client; type into nc",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     for _ in 0..3 {
@@ -39,7 +39,7 @@ fn what_is_typed_goes_out_without_waiting_for_an_answer() {
         read: "lessons/04_chat_client.md, \"The idea\"",
         by_hand: "nc -l 12345, then cargo run --example 04_chat_client; type there",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     for _ in 0..5 {
@@ -60,7 +60,7 @@ fn much_goes_both_ways_at_the_same_time() {
         read: "lessons/04_chat_client.md, \"The idea\"",
         by_hand: "yes | head -n 100000 | cargo run --example 04_chat_client, with 02_echo_server",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     let mut expected = Vec::new();
@@ -88,7 +88,7 @@ fn a_line_is_a_line_however_it_arrives() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: "nc -l 12345 as the server: Ctrl-D sends half a line",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     for piece in ["guest-1: in", " three ", "pieces"] {
@@ -121,7 +121,7 @@ fn the_end_of_input_closes_only_the_sending_half() {
         read: "lessons/04_chat_client.md, \"Break it\"",
         by_hand: "echo bye | cargo run --example 04_chat_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     client.types("bye");
@@ -147,7 +147,7 @@ fn when_the_server_closes_the_client_ends_without_waiting_for_the_keyboard() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: "cargo run --example 04_chat_client, then Ctrl-C in the server's terminal",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     client.types("hello\n");
@@ -171,7 +171,7 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     story.run(PROGRAM, &[&nobody]).code(1).one_line_about(&nobody);
 
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let stream = desk.accept_stream();
     client.types("never read\n");
@@ -193,7 +193,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 12345, with cargo run --example 04_chat_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     let show = |sent: &[u8], shown: &str| {
@@ -223,7 +223,7 @@ fn every_kind_of_line_is_sent_with_one_line_end() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: r"printf 'one\r\n\ntwo' | cargo run --example 04_chat_client",
     });
-    let desk = Desk::open(&story);
+    let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
     let server = desk.accept();
     let long = story.word().repeat(7500);
@@ -255,14 +255,22 @@ fn arguments_are_as_in_step_01() {
     }
     story.run(PROGRAM, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
 
-    let desk = Desk::open(&story);
-    let client = story.client(PROGRAM, &desk.address.replace("127.0.0.1", "localhost"));
-    let server = desk.accept();
-    server.send("only this\n");
-    client.screen.expect_line("only this");
-    client.ends_input();
-    server.expect_end();
-    drop(server);
-    client.screen.expect_end();
-    client.expect_exit(0);
+    // By name, and over IPv6 where the machine has it.
+    let named = Desk::open(&story, "127.0.0.1:0");
+    let mut desks = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
+    if has_ipv6() {
+        let six = Desk::open(&story, "[::1]:0");
+        desks.push((six.address.clone(), six));
+    }
+    for (address, desk) in desks {
+        let client = story.client(PROGRAM, &address);
+        let server = desk.accept();
+        client.ends_input();
+        server.expect_end();
+        server.send("only this\n");
+        drop(server);
+        client.screen.expect_line("only this");
+        client.screen.expect_end();
+        client.expect_exit(0);
+    }
 }

@@ -22,11 +22,11 @@ mod program;
 mod story;
 mod system;
 
-pub use feed::{End, Next};
+pub use feed::{End, Feed, Next};
 pub use peer::{Desk, Peer, gather, join};
-pub use program::{Program, command};
+pub use program::{Program, example};
 pub use story::{Rule, Story, escape};
-pub use system::{drained, has_ipv6, settled, waiting_to_be_accepted};
+pub use system::{accepted, drained, has_ipv6, memory};
 
 use std::time::Duration;
 

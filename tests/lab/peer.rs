@@ -319,8 +319,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn open(story: &Rc<Story>) -> Desk {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub fn open(story: &Rc<Story>, address: &str) -> Desk {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (send, accepted) = mpsc::channel();
         thread::spawn(move || {

@@ -401,7 +401,7 @@ fn lab() -> Option<String> {
 }
 
 /// How to run a step's program: the command in `LAB`, or the example.
-pub fn command(name: &str, args: &[&str]) -> Command {
+fn command(name: &str, args: &[&str]) -> Command {
     let mut command = match lab() {
         Some(lab) => lab_command(&lab),
         None => Command::new(example(name)),
@@ -418,6 +418,8 @@ fn lab_command(lab: &str) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec {lab} \"$@\""), "lab"]).process_group(0);
+    // With it Python flushes what its author forgot to flush.
+    command.env_remove("PYTHONUNBUFFERED");
     command
 }
 
@@ -431,7 +433,7 @@ fn lab_command(lab: &str) -> Command {
 
 /// The example as it is written now: `cargo test --test X` does not build
 /// examples, so yesterday's program would be graded.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
     // .../target/debug/deps/05_threaded_server-0123456789abcdef
     let test = std::env::current_exe().unwrap();

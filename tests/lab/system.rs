@@ -20,8 +20,8 @@ pub fn poll(mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// The `rx_queue` of the sockets with this port here and that port there
-/// (0: a listener): `/proc/net/tcp`, proc(5). Programs may listen on IPv4
+/// The `rx_queue` of the socket with this port here and that port there: bytes
+/// not yet read; of a listener (0 there), connections not yet accepted: `/proc/net/tcp`, proc(5). Programs may listen on IPv4
 /// through an IPv6 socket, so only ports are compared.
 fn rx_queue(local: u16, remote: u16) -> Option<usize> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
@@ -53,12 +53,6 @@ pub fn drained(stream: &TcpStream) {
     poll(|| rx_queue(there.port(), here.port()).unwrap_or(0) == 0);
 }
 
-/// How many connections to this port nobody has accepted yet. The listener's
-/// `rx_queue` counts them.
-pub fn waiting_to_be_accepted(port: u16) -> Option<usize> {
-    rx_queue(port, 0)
-}
-
 /// Waits until every thread of a process sleeps: it has done all that it could
 /// do by itself, and waits for somebody.
 pub fn settled(pid: u32) {
@@ -80,6 +74,18 @@ pub fn states(pid: u32) -> Vec<char> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let stats = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("stat")).ok());
     stats.filter_map(|s| s.rsplit(") ").next()?.chars().next()).collect()
+}
+
+/// Waits until the server has accepted all who have connected.
+pub fn accepted(port: u16) {
+    poll(|| rx_queue(port, 0).unwrap_or(0) == 0);
+}
+
+/// The memory of a process, in bytes: `VmRSS` in `/proc/PID/status`, proc(5).
+pub fn memory(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let row = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    Some(row.split_whitespace().next()?.parse::<usize>().ok()? * 1024)
 }
 
 /// Whether this machine has IPv6 on its loopback interface.

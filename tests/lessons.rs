@@ -1,0 +1,473 @@
+//! Holds the lessons to the code: what a lesson shows is in the files that it
+//! names, compiles, or is printed by the programs, here and now.
+//!
+//! | block | what is done with it |
+//! | --- | --- |
+//! | `rust FILE` | its lines must stand in that file, one after the other |
+//! | `rust` | must compile as a program of its own |
+//! | `terminals` | is played, line by line (see [`Stage`]) |
+//! | `console` | each `$ command` is run, and prints exactly what follows it |
+//! | `python` | must be valid Python 3 |
+//! | `text` | diagrams and reports: not checked |
+
+mod lab;
+
+use lab::{Feed, Next, example};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+const STEPS: [&str; 5] =
+    ["01_bind_listen", "02_echo_server", "03_client", "04_chat_client", "05_threaded_server"];
+
+const HEADINGS: [&str; 9] = [
+    "You will have",
+    "See it fail",
+    "The idea",
+    "The code",
+    "Run it",
+    "Break it",
+    "What is still wrong",
+    "Check yourself",
+    "Your turn",
+];
+
+/// A page and its fenced blocks.
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+/// A fenced block: what stands behind its first fence, and its lines.
+struct Block {
+    kind: String,
+    line: usize,
+    /// The number of the `##` section that it stands in.
+    section: usize,
+    text: String,
+}
+
+fn pages() -> Vec<Page> {
+    let mut paths = vec![PathBuf::from("README.md")];
+    paths.extend(fs::read_dir("lessons").unwrap().map(|entry| entry.unwrap().path()));
+    paths.retain(|path| path.extension().is_some_and(|e| e == "md"));
+    paths.sort();
+    paths.into_iter().map(|path| Page { text: fs::read_to_string(&path).unwrap(), path }).collect()
+}
+
+impl Page {
+    fn blocks(&self) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut open: Option<Block> = None;
+        let mut section = 0;
+        for (number, line) in self.text.lines().enumerate() {
+            match (&mut open, line.strip_prefix("```")) {
+                (None, Some(kind)) => {
+                    let kind = kind.trim().to_string();
+                    open = Some(Block { kind, line: number + 1, section, text: String::new() });
+                }
+                (Some(_), Some(_)) => blocks.extend(open.take()),
+                (Some(block), None) => block.text += &format!("{line}\n"),
+                (None, None) if line.starts_with("## ") => section += 1,
+                (None, None) => {}
+            }
+        }
+        assert!(open.is_none(), "{}: a block is not closed", self.path.display());
+        blocks
+    }
+
+    /// The page without its blocks.
+    fn prose(&self) -> String {
+        let mut inside = false;
+        let lines = self.text.lines().filter(|line| {
+            let fence = line.starts_with("```");
+            inside ^= fence;
+            !inside && !fence
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn place(&self, block: &Block) -> String {
+        format!("{}:{}", self.path.display(), block.line)
+    }
+}
+
+#[test]
+fn each_step_has_a_program_a_lesson_and_a_grading_of_ten() {
+    for step in STEPS {
+        let read =
+            |path: String| fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let program = read(format!("examples/{step}.rs"));
+        assert!(program.contains(&format!("//! Lesson: lessons/{step}.md")), "{step}");
+        read(format!("lessons/{step}.md"));
+        let grading = read(format!("tests/{step}.rs"));
+        assert_eq!(grading.matches("\n#[test]\n").count(), 10, "tests/{step}.rs");
+        assert!(!grading.contains("#[ignore"), "tests/{step}.rs");
+    }
+}
+
+#[test]
+fn lessons_have_one_shape_and_are_short() {
+    for page in pages() {
+        let name = page.path.file_stem().unwrap().to_string_lossy().into_owned();
+        if !STEPS.contains(&name.as_str()) {
+            continue;
+        }
+        let prose = page.prose();
+        let found: Vec<&str> = prose.lines().filter_map(|l| l.strip_prefix("## ")).collect();
+        assert_eq!(found, HEADINGS, "{name}");
+        let words = prose.split_whitespace().count();
+        assert!((400..=900).contains(&words), "{name} has {words} words; 400 to 900 are right");
+        assert!(prose.contains("<details>"), "{name} folds no answer");
+    }
+}
+
+#[test]
+fn rust_blocks_stand_in_the_files_they_name_or_compile() {
+    let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    for page in pages() {
+        for block in page.blocks() {
+            let Some(file) = block.kind.strip_prefix("rust").map(str::trim) else { continue };
+            let place = page.place(&block);
+            if file.is_empty() {
+                let source = scratch.join(place.replace(['/', ':', '.'], "_") + ".rs");
+                fs::write(&source, &block.text).unwrap();
+                let output = Command::new("rustc")
+                    .args(["--edition=2024", "--emit=metadata", "--out-dir"])
+                    .args([&scratch, &source])
+                    .output()
+                    .unwrap();
+                let errors = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{place} does not compile:\n{errors}");
+                continue;
+            }
+            let code = fs::read_to_string(file).unwrap_or_else(|e| panic!("{place}: {file}: {e}"));
+            let code: Vec<&str> = code.lines().collect();
+            let shown: Vec<&str> = block.text.lines().collect();
+            // A block may leave out the indentation that all its lines share.
+            let same = |window: &[&str]| {
+                let first = window[0].len() - window[0].trim_start().len();
+                let given = shown[0].len() - shown[0].trim_start().len();
+                let margin = " ".repeat(first.saturating_sub(given));
+                window.iter().zip(&shown).all(|(code, shown)| {
+                    code == shown || code.strip_prefix(margin.as_str()) == Some(*shown)
+                })
+            };
+            assert!(
+                !shown.is_empty() && code.windows(shown.len()).any(same),
+                "{place} is not (or no longer) in {file}"
+            );
+        }
+    }
+}
+
+#[test]
+fn cargo_commands_name_programs_and_tests_that_exist() {
+    let mut found = 0;
+    for page in pages() {
+        let words: Vec<&str> = page.text.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let folder = match pair[0] {
+                "--example" => "examples",
+                "--test" => "tests",
+                _ => continue,
+            };
+            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'']);
+            let path = format!("{folder}/{name}.rs");
+            assert!(Path::new(&path).exists(), "{}: {} {}", page.path.display(), pair[0], pair[1]);
+            found += 1;
+        }
+        // Of a grading, its output shows names of tests.
+        for line in page.text.lines() {
+            let name = line.strip_prefix("test ").and_then(|l| l.split_once(" ... "));
+            let Some((name, _)) = name else { continue };
+            let exists = STEPS.iter().any(|step| {
+                let grading = fs::read_to_string(format!("tests/{step}.rs")).unwrap();
+                grading.contains(&format!("\nfn {name}() {{"))
+            });
+            assert!(exists, "{}: there is no test {name}", page.path.display());
+        }
+    }
+    assert!(found > 20, "commands are looked for in the wrong place: {found} found");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in pages() {
+        let folder = page.path.parent().unwrap();
+        for link in page.prose().split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = if file.is_empty() { page.path.clone() } else { folder.join(file) };
+            let place = page.path.display();
+            assert!(path.exists(), "{place}: {link} leads nowhere");
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&path).unwrap();
+                let found =
+                    text.lines().filter(|l| l.starts_with('#')).any(|l| anchor(l) == heading);
+                assert!(found, "{place}: {link} has no such heading");
+            }
+        }
+    }
+}
+
+/// A heading as a link names it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn failures_name_lessons_and_headings_that_exist() {
+    for step in STEPS {
+        let grading = fs::read_to_string(format!("tests/{step}.rs")).unwrap();
+        for read in grading.lines().filter_map(|l| l.trim().strip_prefix("read: \"")) {
+            let (file, heading) = read.split_once(", \\\"").unwrap();
+            let heading = heading.split("\\\"").next().unwrap();
+            let lesson = fs::read_to_string(file).unwrap_or_else(|e| panic!("{file}: {e}"));
+            let found = lesson.lines().any(|l| l.trim_start_matches('#').trim() == heading);
+            assert!(found, "tests/{step}.rs sends its reader to {file}, \"{heading}\"");
+        }
+    }
+}
+
+#[test]
+fn python_blocks_are_python() {
+    for page in pages() {
+        for block in page.blocks().iter().filter(|b| b.kind == "python") {
+            let check = "import ast, sys; ast.parse(sys.stdin.read())";
+            let python = Command::new("python3")
+                .args(["-c", check])
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn();
+            let Ok(mut python) = python else { return missing("python3") };
+            python.stdin.take().unwrap().write_all(block.text.as_bytes()).unwrap();
+            let output = python.wait_with_output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}:\n{errors}", page.place(block));
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn console_blocks_print_what_they_show() {
+    for page in pages() {
+        for block in page.blocks().iter().filter(|b| b.kind == "console") {
+            let mut stage = Stage::new();
+            for run in block.text.split("$ ").skip(1) {
+                let (command, shown) = run.split_once('\n').unwrap();
+                if command.contains("cargo test") || command.starts_with("git clone") {
+                    continue;
+                }
+                let Some(command) = stage.command(command) else { continue };
+                let (place, port) = (page.place(block), stage.port);
+                stage.start(1, &command);
+                // A server is shown until it is stopped: its last line is free.
+                for line in shown.lines() {
+                    stage.expect(1, line, &format!("{place} (port {port})"));
+                }
+                stage.end();
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn terminals_show_what_the_lessons_show() {
+    std::thread::scope(|scope| {
+        for page in pages() {
+            scope.spawn(move || play(&page));
+        }
+    });
+}
+
+/// Plays the `terminals` blocks of a page, each section on a new stage.
+fn play(page: &Page) {
+    let mut stage = Stage::new();
+    let mut section = 0;
+    for block in page.blocks().iter().filter(|b| b.kind == "terminals") {
+        if block.section != section {
+            section = block.section;
+            stage = Stage::new();
+        }
+        for (number, line) in block.text.lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let place = format!("{}:{}: {line}", page.path.display(), block.line + number + 1);
+            let terminal = line[..1].parse().unwrap_or_else(|_| panic!("{place}: no terminal"));
+            let rest = line.get(2..).unwrap_or("").strip_prefix(' ').unwrap_or("");
+            match &line[1..2] {
+                "$" => match stage.command(rest) {
+                    Some(command) => stage.start(terminal, &command),
+                    None => return,
+                },
+                ">" => stage.types(terminal, rest, &place),
+                ":" => stage.expect(terminal, rest, &place),
+                _ => panic!("{place}: neither a command, nor typed, nor shown"),
+            }
+        }
+    }
+}
+
+/// Several terminals, each with the program that runs in it.
+///
+/// `1$ command` starts a program in terminal 1, `1: line` is the next line that
+/// appears there, `1> line` is typed, `1> ^D` ends the input, `1> ^C`
+/// interrupts. The port of the lessons, 12345, is one that is free here.
+struct Stage {
+    port: u16,
+    terminals: BTreeMap<usize, Terminal>,
+}
+
+struct Terminal {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    screen: Feed,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Stage { port, terminals: BTreeMap::new() }
+    }
+
+    /// The command as it is run here: with a free port, and the program itself
+    /// where cargo would have to lock and look first. None if a tool is missing.
+    fn command(&self, command: &str) -> Option<String> {
+        for tool in ["nc", "ss", "python3"] {
+            let used = command.split([' ', '|', '(', ';']).any(|word| word == tool);
+            let there = || {
+                let look = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+                look.is_ok_and(|o| o.status.success())
+            };
+            if used && !there() {
+                missing(tool);
+                return None;
+            }
+        }
+        let mut result = String::new();
+        let mut words = command.split(' ').peekable();
+        while let Some(word) = words.next() {
+            if word == "--example" {
+                let name = words.next().unwrap();
+                result = result.strip_suffix("cargo run ").unwrap().to_string();
+                result += &format!("{} ", example(name).display());
+                match words.peek() {
+                    Some(&"--") => drop(words.next()),
+                    // Without an address it would take the lessons' port.
+                    Some(next) if !"|&;2)".contains(&next[..1]) => {}
+                    _ => result += "127.0.0.1:12345 ",
+                }
+                continue;
+            }
+            result += &format!("{word} ");
+        }
+        Some(result.replace("12345", &self.port.to_string()))
+    }
+
+    fn start(&mut self, number: usize, command: &str) {
+        use std::os::unix::process::CommandExt;
+        if let Some(before) = self.terminals.remove(&number) {
+            before.wait(command);
+        }
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("exec 2>&1\n{command}")])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let screen = Feed::new(child.stdout.take().unwrap());
+        let stdin = child.stdin.take();
+        self.terminals.insert(number, Terminal { child, stdin, screen });
+    }
+
+    fn types(&mut self, number: usize, text: &str, place: &str) {
+        let terminal =
+            self.terminals.get_mut(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
+        match text {
+            "^D" => drop(terminal.stdin.take()),
+            "^C" => terminal.signal("INT"),
+            _ => {
+                let stdin =
+                    terminal.stdin.as_mut().unwrap_or_else(|| panic!("{place}: input has ended"));
+                stdin.write_all(format!("{text}\n").as_bytes()).unwrap();
+            }
+        }
+    }
+
+    fn expect(&mut self, number: usize, line: &str, place: &str) {
+        let terminal =
+            self.terminals.get(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
+        let shown = match terminal.screen.line() {
+            Next::Some(bytes) | Next::End(_, bytes) | Next::Silence(bytes) => bytes,
+        };
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        let (expected, shown) = (self.masked(line), self.masked(&shown));
+        assert_eq!(shown.trim_end(), expected.trim_end(), "{place} (shown here on the left)");
+    }
+
+    /// A line in which the lessons' port is `PORT` and every other is `ANY`.
+    fn masked(&self, line: &str) -> String {
+        let line = line.replace("12345", &self.port.to_string());
+        let mut parts = line.split("127.0.0.1:");
+        let mut masked = parts.next().unwrap_or("").to_string();
+        for part in parts {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            let ours = part[..digits] == self.port.to_string();
+            // Small numbers are no ports that a system gives.
+            let number = if ours {
+                "PORT"
+            } else if digits > 4 {
+                "ANY"
+            } else {
+                &part[..digits]
+            };
+            masked += &format!("127.0.0.1:{number}{}", &part[digits..]);
+        }
+        masked.replace(&self.port.to_string(), "PORT")
+    }
+
+    fn end(&mut self) {
+        self.terminals.clear();
+    }
+}
+
+impl Terminal {
+    fn signal(&self, signal: &str) {
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args([&format!("-{signal}"), "--", &group]).status();
+    }
+
+    /// Waits until its program has ended.
+    fn wait(mut self, next: &str) {
+        drop(self.stdin.take());
+        if let Next::Silence(_) = self.screen.rest() {
+            panic!("the terminal for `{next}` is still busy");
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.signal("KILL");
+        let _ = self.child.wait();
+    }
+}
+
+/// A tool is missing: told here, and an error where everything must be there.
+fn missing(tool: &str) {
+    eprintln!("not checked, because {tool} is not installed");
+    assert!(std::env::var_os("CI").is_none(), "{tool} is not installed");
+}
