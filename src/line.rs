@@ -94,7 +94,7 @@ pub fn clean(line: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(line);
     // Nearly every line is clean already. Looking at bytes finds that out
     // several times faster than looking at characters.
-    if !text.bytes().fold(false, |any, b| any | may_be_obeyed(b)) {
+    if !text.bytes().any(may_be_obeyed) {
         return text;
     }
     Cow::Owned(text.chars().filter(|c| !is_obeyed(*c)).collect())
@@ -108,7 +108,7 @@ fn is_obeyed(c: char) -> bool {
 /// Whether `byte` may begin a character that [`is_obeyed`]: a control
 /// character of ASCII, or the first byte of C1 or of an override in UTF-8.
 fn may_be_obeyed(byte: u8) -> bool {
-    (byte < b' ') & (byte != b'\t') | (byte == 0x7f) | (byte == 0xc2) | (byte == 0xe2)
+    byte < b' ' && byte != b'\t' || matches!(byte, 0x7f | 0xc2 | 0xe2)
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Says that a connection has failed while it was in use.
+/// Says that a connection has failed while it was in use. Made for `map_err`.
+#[allow(clippy::needless_pass_by_value)]
 pub fn lost(error: io::Error) -> Failure {
     Failure::new(format!("the connection was lost: {error}"))
 }

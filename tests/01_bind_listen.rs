@@ -3,6 +3,8 @@
 //! For a program of your own, in any language:
 //! `LAB="python3 my_server.py" cargo test --test 01_bind_listen`
 
+#![allow(clippy::unwrap_used)]
+
 mod lab;
 
 use lab::{Rule, Story, has_ipv6};

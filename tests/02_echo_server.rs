@@ -3,6 +3,8 @@
 //! For a program of your own, in any language:
 //! `LAB="python3 my_server.py" cargo test --test 02_echo_server`
 
+#![allow(clippy::unwrap_used)]
+
 mod lab;
 
 use lab::{Peer, Rule, Story, drained};
@@ -73,7 +75,7 @@ fn a_megabyte_comes_back_whole() {
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let ann = server.connect("ann");
-    let sent: Vec<u8> = (0..1_000_000).map(|_| story.number(256) as u8).collect();
+    let sent: Vec<u8> = (0..1_000_000).map(|_| pattern(story.number(251))).collect();
     ann.send(&sent);
     ann.expect_bytes(&sent);
     ann.leave();
@@ -108,7 +110,7 @@ fn fill(story: &Story, mut stream: &TcpStream) -> usize {
 
 /// The byte at a place: one that is missing is noticed at the next.
 fn pattern(place: usize) -> u8 {
-    (place % 251) as u8
+    u8::try_from(place % 251).unwrap()
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! For a program of your own, in any language:
 //! `LAB="python3 my_server.py" cargo test --test 05_threaded_server`
 
+#![allow(clippy::unwrap_used)]
+
 mod lab;
 
 use lab::{Peer, Rule, Story, accepted, gather, has_ipv6, join, memory, patience};

@@ -10,6 +10,8 @@
 //! | `python` | must be valid Python 3 |
 //! | `text` | diagrams and reports: not checked |
 
+#![allow(clippy::unwrap_used)]
+
 mod lab;
 
 use lab::{Feed, Next, example};

@@ -1,6 +1,9 @@
 //! Starting and ending the program under test: the shipped example, or the
 //! command in `LAB`.
 
+// The error of `assert_cmd` is large, and only used to tell it.
+#![allow(clippy::result_large_err)]
+
 use super::feed::{End, Feed, Next};
 use super::peer::{Ear, Peer};
 use super::story::{Story, quote};

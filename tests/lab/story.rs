@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a test stands for, in the words that its failure prints.
+#[allow(clippy::struct_field_names)]
 pub struct Rule {
     /// The rule, as the contract has it.
     pub rule: &'static str,
