@@ -46,7 +46,7 @@ fn talk(mut stream: &TcpStream) -> Result<(), Failure> {
         match stream.write_all(&line) {
             // The server has gone, but it may have said something before.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
-            sent => sent.map_err(tcp::lost)?,
+            sent => sent.map_err(|e| tcp::lost(&e))?,
         }
         if !print_line(&mut answers, &mut line)? {
             return Ok(());
@@ -61,7 +61,7 @@ fn talk(mut stream: &TcpStream) -> Result<(), Failure> {
 
 /// Waits for a line from the server and prints it; false at the end.
 fn print_line(answers: &mut BufReader<&TcpStream>, line: &mut Vec<u8>) -> Result<bool, Failure> {
-    if read_line(answers, MAX_CLIENT_LINE_BYTES, line).map_err(tcp::lost)? == Found::End {
+    if read_line(answers, MAX_CLIENT_LINE_BYTES, line).map_err(|e| tcp::lost(&e))? == Found::End {
         return Ok(false);
     }
     // Cleaned, because a terminal obeys some of the bytes that it is sent.

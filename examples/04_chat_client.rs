@@ -17,7 +17,7 @@ use socket_chat::line::{Found, MAX_CLIENT_LINE_BYTES, clean, read_line};
 use socket_chat::tcp;
 use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 const USAGE: &str = "\
@@ -33,42 +33,63 @@ fn main() -> Result<(), Failure> {
         .map_err(|e| tcp::cannot_connect(&address, &e, "05_threaded_server"))?;
     // Each line leaves at once, even while the one before is on its way.
     stream.set_nodelay(true)?;
-    let stream = Arc::new(stream);
+    let connection = Arc::new(Connection { stream, sent: Mutex::new(Ok(())) });
 
-    // One socket, two threads: `&TcpStream` reads and writes. Receiving is the
-    // main thread's, because the end of the connection ends the program. The
-    // other may wait for the keyboard for ever, so it is joined only if done.
-    let sending = Arc::clone(&stream);
-    let typing = thread::Builder::new().name("typing".into()).spawn(move || send(&sending))?;
-    receive(&stream)?;
-    if typing.is_finished() {
-        typing.join().map_err(|_| Failure::new("the typing thread has panicked"))??;
+    // Receiving is the main thread's, because the end of the connection ends
+    // the program. Nobody joins the other one: it may wait for the keyboard.
+    let typing = Arc::clone(&connection);
+    thread::Builder::new().name("typing".into()).spawn(move || send(&typing))?;
+    receive(&connection.stream)?;
+
+    // A reset is told to one thread only, and that may have been the other.
+    // Shutting down ends a write that still waits, and with it the lock.
+    let _ = connection.stream.shutdown(Shutdown::Both);
+    match &*connection.sent.lock().unwrap_or_else(PoisonError::into_inner) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(tcp::lost(e)),
+        _ => {
+            cli::warn("* the server has closed the connection");
+            Ok(())
+        }
     }
-    cli::warn("* the server has closed the connection");
-    Ok(())
+}
+
+/// One socket for two threads: `&TcpStream` reads and writes.
+struct Connection {
+    stream: TcpStream,
+    /// How the last write went. Locked while one is under way.
+    sent: Mutex<io::Result<()>>,
 }
 
 /// Sends each line of standard input, then closes the sending half.
-fn send(mut stream: &TcpStream) -> Result<(), Failure> {
+fn send(connection: &Connection) {
+    let mut stream = &connection.stream;
     let mut typed = io::stdin().lock();
     let mut line = Vec::new();
-    while read_line(&mut typed, MAX_CLIENT_LINE_BYTES, &mut line)? != Found::End {
-        line.push(b'\n');
-        match stream.write_all(&line) {
-            // The server has closed: the receiving thread says so.
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            sent => sent.map_err(tcp::lost)?,
+    loop {
+        match read_line(&mut typed, MAX_CLIENT_LINE_BYTES, &mut line) {
+            Ok(Found::End) => break,
+            Ok(Found::Line | Found::LongLine) => line.push(b'\n'),
+            Err(e) => {
+                cli::warn(format_args!("cannot read what you type: {e}"));
+                break;
+            }
+        }
+        let mut sent = connection.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        *sent = stream.write_all(&line);
+        if sent.is_err() {
+            // The connection is over, and the main thread says how.
+            return;
         }
     }
     let _ = stream.shutdown(Shutdown::Write);
-    Ok(())
 }
 
 /// Prints each line that the server sends, until it closes.
 fn receive(stream: &TcpStream) -> Result<(), Failure> {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
-    while read_line(&mut lines, MAX_CLIENT_LINE_BYTES, &mut line).map_err(tcp::lost)? != Found::End
+    while read_line(&mut lines, MAX_CLIENT_LINE_BYTES, &mut line).map_err(|e| tcp::lost(&e))?
+        != Found::End
     {
         // Cleaned again: this server may be careless or hostile.
         cli::print(&clean(&line))?;

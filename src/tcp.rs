@@ -85,8 +85,7 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Says that a connection has failed while it was in use. Made for `map_err`.
-#[allow(clippy::needless_pass_by_value)]
-pub fn lost(error: io::Error) -> Failure {
+/// Says that a connection has failed while it was in use.
+pub fn lost(error: &io::Error) -> Failure {
     Failure::new(format!("the connection was lost: {error}"))
 }

@@ -245,7 +245,7 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
         rule: "a line has at most 4096 bytes without its line end; a longer one is answered once with `! line too long: the limit is 4096 bytes` and thrown away up to its LF; the connection goes on",
         why: "whoever waits for a line end without a limit stores whatever a stranger sends; count bytes as they came, not characters, and neither LF nor CR LF",
         read: "lessons/05_threaded_server.md, \"Break it\"",
-        by_hand: "head -c 5000 /dev/zero | tr '\\0' x | nc 127.0.0.1 12345",
+        by_hand: "head -c 5000 /dev/zero | tr '\\0' x | nc -N 127.0.0.1 12345",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let [ann, bob] = gather(&server, ["ann", "bob"]);

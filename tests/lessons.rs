@@ -363,14 +363,17 @@ impl Stage {
         while let Some(word) = words.next() {
             if word == "--example" {
                 let name = words.next().unwrap();
+                let (name, end) = name.split_at(name.find(';').unwrap_or(name.len()));
                 result = result.strip_suffix("cargo run ").unwrap().to_string();
                 result += &format!("{} ", example(name).display());
                 match words.peek() {
+                    // What begins so is an argument for the program.
                     Some(&"--") => drop(words.next()),
+                    Some(next) if !next.contains(['|', '&', ';', '<', '>', ')']) => {}
                     // Without an address it would take the lessons' port.
-                    Some(next) if !"|&;2)".contains(&next[..1]) => {}
-                    _ => result += "127.0.0.1:12345 ",
+                    _ => result += "127.0.0.1:12345",
                 }
+                result += &format!("{end} ");
                 continue;
             }
             result += &format!("{word} ");
@@ -449,7 +452,8 @@ impl Stage {
 impl Terminal {
     fn signal(&self, signal: &str) {
         let group = format!("-{}", self.child.id());
-        let _ = Command::new("kill").args([&format!("-{signal}"), "--", &group]).status();
+        let mut kill = Command::new("kill");
+        let _ = kill.args([&format!("-{signal}"), "--", &group]).stderr(Stdio::null()).status();
     }
 
     /// Waits until its program has ended.

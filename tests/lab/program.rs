@@ -331,7 +331,10 @@ impl Process {
             let pid = self.child.borrow().id();
             // A command in LAB leads a process group (see `command`).
             let target = if lab().is_some() { format!("-{pid}") } else { pid.to_string() };
-            let _ = Command::new("kill").args([&format!("-{signal}"), "--", &target]).status();
+            let mut kill = Command::new("kill");
+            // It may have ended by itself. That is no news here.
+            let _ =
+                kill.args([&format!("-{signal}"), "--", &target]).stderr(Stdio::null()).status();
         }
     }
 

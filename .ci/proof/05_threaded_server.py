@@ -1,0 +1,318 @@
+"""05: a chat room. One thread for each guest; everybody hears everybody else."""
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+
+from common import MISTAKE, READ_BYTES, Arguments, clean, listen, offer, received, visitors
+
+MISTAKES = {
+    # who hears a line
+    "sender_hears_itself": "Sends a line back to its sender too.",
+    "one_client_at_a_time": "Serves the next client when the one before has left.",
+    "lines_mix": "Sends the name and the line in two pieces without a lock, so two senders' lines mix.",
+    "new_overtakes_waiting": "Sends a new line past those that still wait for a slow reader.",
+    "thread_per_line": "Starts a thread for each line, so one sender's lines change their order.",
+    "quit_is_a_command": "Disconnects a client that says quit instead of passing it on.",
+    # what a line is
+    "one_read_is_one_line": "Takes what one read brings for one line.",
+    "no_newline": "Passes lines on without their ends.",
+    "cr_kept": "Leaves the CR of a CR LF in the line.",
+    "last_line_lost": "Loses a last line that came without its line end.",
+    "blanks_stripped": "Takes the blanks off both ends of a line.",
+    "empty_lines_passed_on": "Passes on empty lines.",
+    "emptied_lines_passed_on": "Passes on lines of which cleaning leaves nothing.",
+    # what a line may hold
+    "bad_utf8_fatal": "Disconnects a client that sends bytes that are not UTF-8.",
+    "bad_utf8_dropped": "Leaves out bytes that are not UTF-8, without U+FFFD.",
+    "latin1": "Takes the text for Latin-1.",
+    "controls_kept": "Passes control characters on.",
+    "only_escape_removed": "Takes out ESC and no other control character.",
+    "del_kept": "Passes DEL on.",
+    "c1_kept": "Passes on the control characters U+0080 to U+009F.",
+    "bidi_kept": "Passes on the bidirectional overrides.",
+    "isolates_kept": "Passes on U+2066 to U+2069, takes out U+202A to U+202E only.",
+    "tab_removed": "Takes out tabs too.",
+    "only_printable_kept": "Takes out all that Unicode does not call printable, so that joined emoji fall apart.",
+    # how long a line may be
+    "no_line_limit": "Passes on a line of any length.",
+    "limit_counts_newline": "Counts the line's LF, so that 4096 bytes are too many.",
+    "cr_counted": "Counts the CR of a CR LF, so that 4096 bytes are too many.",
+    "limit_counts_characters": "Counts characters and not bytes.",
+    "too_long_cut": "Passes on the beginning of a line that is too long.",
+    "too_long_silent": "Throws a line that is too long away without a word.",
+    "too_long_disconnects": "Disconnects a client for a line that is too long.",
+    "too_long_answered_again": "Answers a line that is too long once for each read that it takes.",
+    "too_long_rest_is_a_line": "Takes what is left of a line that is too long for the next line.",
+    "too_long_takes_others_along": "Throws away all that came in one read with a line that is too long.",
+    "too_long_kept_in_memory": "Keeps a line that is too long in memory until its LF has come.",
+    # coming and going
+    "joined_not_told": "Tells nobody that someone has joined.",
+    "newcomer_told_of_itself": "Tells a newcomer too that it has joined.",
+    "welcome_counts_others": "Leaves the newcomer out of the number in its welcome.",
+    "joined_counts_others": "Leaves the newcomer out of the number that the others are told.",
+    "left_counts_leaver": "Still counts the one who has left.",
+    "left_not_told": "Tells nobody that someone has left.",
+    "left_told_twice": "Tells it twice that someone has left.",
+    "reset_not_told": "Tells nobody when a client has left by a reset.",
+    "end_not_noticed": "Takes the end of the stream for a pause and waits on.",
+    "connection_left_open": "Does not close the connection of a client that has left.",
+    "leaver_cut_off": "Closes at once when a client leaves, and loses what the server still kept for it.",
+    "names_reused": "Gives a newcomer the lowest number that is free.",
+    "names_by_headcount": "Takes the number of people for the newcomer's name.",
+    # trouble with one client is nobody else's
+    "accept_dies_with_client": "Asks for the address of a client that is gone already, which ends the server.",
+    "failed_send_not_caught": "A failed send to a client that is gone ends the one who spoke, or entered, too.",
+    "slow_reader_blocks": "Waits until a slow reader has taken a line before it goes on.",
+    "slow_reader_kept": "Keeps any amount for a client that does not read.",
+    "too_slow_not_said": "Disconnects a slow reader without saying why.",
+    "sixteen_lines_are_too_slow": "Takes a reader for whom more than 16 lines wait for too slow.",
+    # the limit
+    "no_limit": "Takes any number of clients.",
+    "limit_one_too_many": "Takes one client more than the limit.",
+    "limit_one_too_few": "Takes one client less than the limit.",
+    "limit_range_not_checked": "Takes any number for --limit.",
+    "full_not_said": "Closes the connection without a word when the room is full.",
+    "full_left_open": "Says that the room is full, but does not close the connection.",
+    "full_uses_up_name": "Uses up a name for a client that it turns away.",
+    "seat_never_free": "Does not give the seat of someone who has left to the next.",
+}
+offer(MISTAKES)
+
+MAX_LINE_BYTES = 4096
+MAX_BACKLOG_BYTES = 1 << 20
+FLUSH_BYTES = 64 * 1024
+SHOW_OUT_SECONDS = 30
+REFUSAL_SECONDS = 1
+
+
+class Guest:
+    """One client: its connection, and what still waits for it."""
+
+    def __init__(self, stream, name):
+        self.stream = stream
+        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a short line does not wait for an ACK
+        self.name = name
+        self.lock = threading.Lock()
+        self.backlog = bytearray()
+        self.flusher = None
+
+    def take(self, data):
+        """Sends what the system takes at once and keeps the rest. False says that this was too much."""
+        with self.lock:
+            if len(self.backlog) > MAX_BACKLOG_BYTES and MISTAKE != "slow_reader_kept":
+                return True  # told before, and on its way out
+            waiting = bool(self.backlog)
+            if MISTAKE != "sixteen_lines_are_too_slow" and (not waiting or MISTAKE == "new_overtakes_waiting"):
+                data = data[self.send_now(data):]
+            self.backlog += data
+            if self.backlog and not waiting:
+                self.flusher = threading.Thread(target=self.flush, daemon=True)
+                self.flusher.start()
+            if MISTAKE == "sixteen_lines_are_too_slow":
+                return self.backlog.count(b"\n") <= 16
+            return len(self.backlog) <= MAX_BACKLOG_BYTES or MISTAKE == "slow_reader_kept"
+
+    def send_now(self, data):
+        """Sends without waiting; returns how much is done with."""
+        try:
+            return self.stream.send(data, 0 if MISTAKE == "slow_reader_blocks" else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            if MISTAKE == "failed_send_not_caught":
+                raise
+            return len(data)  # gone, as its own thread is about to notice
+
+    def flush(self):
+        """Sends the backlog, in a thread that lives as long as there is one: only here does sending wait."""
+        while True:
+            try:
+                sent = self.stream.send(self.backlog[:FLUSH_BYTES])
+            except OSError:
+                sent = len(self.backlog)
+            with self.lock:
+                del self.backlog[:sent]
+                if not self.backlog:
+                    return
+
+    def cut_off(self):
+        """Ends the connection from any thread; whoever waits for it wakes up."""
+        try:
+            self.stream.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended already
+
+    def show_out(self):
+        """Lets a guest that has left take what waits for it, then closes."""
+        if MISTAKE == "connection_left_open":
+            self.stream.detach()
+            return
+        if self.flusher and MISTAKE != "leaver_cut_off":
+            self.flusher.join(SHOW_OUT_SECONDS)
+        self.cut_off()
+        self.stream.close()
+
+
+class Room:
+    """Who is here. Its lock makes each event one event for all."""
+
+    def __init__(self, limit):
+        self.limit = limit
+        self.guests = set()
+        self.numbers = itertools.count(1)
+        self.lock = threading.RLock()
+
+    def welcome(self, stream):
+        """Gives a newcomer a seat and a name, or returns None: the room is full."""
+        with self.lock:
+            if len(self.guests) >= self.limit:
+                if MISTAKE == "full_uses_up_name":
+                    next(self.numbers)
+                return None
+            guest = Guest(stream, f"guest-{self.next_number()}")
+            self.guests.add(guest)
+            here = len(self.guests)
+            self.tell([guest], f"* welcome, {guest.name} ({here - (MISTAKE == 'welcome_counts_others')} here)")
+            others = self.guests if MISTAKE == "newcomer_told_of_itself" else self.guests - {guest}
+            if MISTAKE != "joined_not_told":
+                self.tell(others, f"* {guest.name} joined ({here - (MISTAKE == 'joined_counts_others')} here)")
+            return guest
+
+    def next_number(self):
+        if MISTAKE == "names_by_headcount":
+            return len(self.guests) + 1
+        if MISTAKE == "names_reused":
+            taken = {guest.name for guest in self.guests}
+            return next(n for n in itertools.count(1) if f"guest-{n}" not in taken)
+        return next(self.numbers)
+
+    def hear(self, guest, line):
+        """Passes a guest's line on to the others."""
+        if MISTAKE == "blanks_stripped":
+            line = line.strip()
+        text = clean(line[:MAX_LINE_BYTES] if MISTAKE == "too_long_cut" else line)
+        with contextlib.nullcontext() if MISTAKE == "lines_mix" else self.lock:
+            if guest not in self.guests:
+                return  # too slow; its last lines come too late
+            if too_long(line):
+                self.refuse_line(guest)
+            elif not says_nothing(line, text):
+                hearers = self.guests if MISTAKE == "sender_hears_itself" else self.guests - {guest}
+                self.tell(hearers, f"{guest.name}: {text}")
+
+    def refuse_line(self, guest):
+        if MISTAKE != "too_long_silent":
+            self.tell([guest], f"! line too long: the limit is {MAX_LINE_BYTES} bytes")
+        if MISTAKE == "too_long_disconnects":
+            guest.cut_off()
+
+    def tell(self, guests, text):
+        """Sends a line to each; whoever lets too much wait has to leave."""
+        data = text.encode() + (b"" if MISTAKE == "no_newline" else b"\n")
+        pieces = data.partition(b": ") if MISTAKE == "lines_mix" else [data]
+        for guest in [guest for guest in guests if not all([guest.take(piece) for piece in pieces])]:
+            guest.cut_off()
+            self.leave(guest, "" if MISTAKE == "too_slow_not_said" else " (too slow)")
+
+    def leave(self, guest, why=""):
+        """Tells the others, once, and frees the seat."""
+        with self.lock:
+            if guest not in self.guests:
+                return
+            self.guests.remove(guest)
+            if MISTAKE == "seat_never_free":
+                self.limit -= 1
+            here = len(self.guests) + (MISTAKE == "left_counts_leaver")
+            for _ in range({"left_not_told": 0, "left_told_twice": 2}.get(MISTAKE, 1)):
+                self.tell(self.guests, f"* {guest.name} left{why} ({here} here)")
+
+
+def says_nothing(line, text):
+    if MISTAKE == "emptied_lines_passed_on":
+        return not line
+    if MISTAKE == "empty_lines_passed_on":
+        return line and not text
+    return not text
+
+
+def too_long(line):
+    if MISTAKE in ("no_line_limit", "too_long_cut"):
+        return False
+    if MISTAKE == "limit_counts_characters":
+        line = line.decode(errors="replace")
+    return len(line) + (MISTAKE == "limit_counts_newline") > MAX_LINE_BYTES
+
+
+def talk(room, guest):
+    """One guest's thread: hears it out, then shows it out."""
+    try:
+        for line in received(guest.stream, MAX_LINE_BYTES):
+            if MISTAKE == "quit_is_a_command" and line == b"quit":
+                break
+            if MISTAKE == "thread_per_line":
+                threading.Thread(target=room.hear, args=[guest, line], daemon=True).start()
+                continue
+            room.hear(guest, line)
+        if MISTAKE == "end_not_noticed":
+            threading.Event().wait()
+    except OSError:
+        if MISTAKE == "reset_not_told":
+            room.guests.discard(guest)
+    finally:
+        room.leave(guest)
+        guest.show_out()
+
+
+def turn_away(stream, seats):
+    """Tells a client that the room is full, so that it gets to read it.
+
+    What the client sends meanwhile is read and thrown away: closing on unread data would be a reset.
+    """
+    end = time.monotonic() + REFUSAL_SECONDS
+    stream.settimeout(REFUSAL_SECONDS)
+    with stream:
+        try:
+            if MISTAKE != "full_not_said":
+                stream.sendall(f"! the room is full: the limit is {seats}\n".encode())
+            if MISTAKE == "full_left_open":
+                stream.detach()
+                return
+            stream.shutdown(socket.SHUT_WR)
+            while stream.recv(READ_BYTES) and time.monotonic() < end:
+                pass
+        except OSError:
+            pass  # gone, or it says nothing and stays
+
+
+def limit(text):
+    number = int(text)
+    if not 1 <= number <= 10000 and MISTAKE != "limit_range_not_checked":
+        raise ValueError
+    return number
+
+
+def seats(number):
+    """How many clients the room takes."""
+    return {"no_limit": 1 << 30, "limit_one_too_many": number + 1, "limit_one_too_few": number - 1}.get(MISTAKE, number)
+
+
+def main():
+    arguments = Arguments()
+    arguments.add_argument("--limit", type=limit, default=10000, metavar="N", help="at most N clients (1 to 10000)")
+    chosen = arguments.parse()
+    room = Room(seats(chosen.limit))
+    for stream in visitors(listen(chosen.address)):
+        guest = room.welcome(stream)
+        if MISTAKE == "accept_dies_with_client":
+            print("welcomed", stream.getpeername())
+        if MISTAKE == "one_client_at_a_time":
+            talk(room, guest)
+            continue
+        job, what = (talk, [room, guest]) if guest else (turn_away, [stream, chosen.limit])
+        threading.Thread(target=job, args=what, daemon=True).start()
+
+
+main()
