@@ -3,8 +3,8 @@
 //! Terminal 1:  cargo run --example 01_bind_listen
 //! Terminal 2:  nc 127.0.0.1 12345
 //!
-//! Terminal 2 shows `hello from 01_bind_listen`. Run its command again: the
-//! server is still there. Ctrl-C in terminal 1 stops it.
+//! Terminal 2 shows `hello from 01_bind_listen`. End it with Ctrl-C and run its
+//! command again: the server is still there. Ctrl-C in terminal 1 stops it.
 //!
 //! Still missing: listening to what the client says (02).
 //!

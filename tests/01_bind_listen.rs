@@ -36,7 +36,7 @@ fn a_client_gets_the_greeting_and_then_the_end_of_the_stream() {
         rule: "each client gets `hello from 01_bind_listen` and a line end, once, and is closed, without having said anything",
         why: "whoever accepts can write at once; the end of the stream comes when the connection is closed, not when the function returns",
         read: "lessons/01_bind_listen.md, \"The code\"",
-        by_hand: "nc 127.0.0.1 12345",
+        by_hand: "nc 127.0.0.1 12345 </dev/null",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let ann = server.connect("ann");
@@ -50,7 +50,7 @@ fn one_client_after_another_is_served() {
         rule: "the server accepts one connection after another, for as long as it runs",
         why: "accept returns one connection: it belongs in a loop, and the listener must outlive it",
         read: "lessons/01_bind_listen.md, \"The code\"",
-        by_hand: "for i in 1 2 3; do nc 127.0.0.1 12345; done",
+        by_hand: "for i in 1 2 3; do nc 127.0.0.1 12345 </dev/null; done",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     for _ in 0..30 {
@@ -66,7 +66,7 @@ fn a_client_that_neither_speaks_nor_closes_keeps_nobody_waiting() {
         rule: "a client is greeted, closed, and forgotten: the next one is served whatever the one before does",
         why: "reading from a client, or waiting until it closes, stops the server for as long as that client likes",
         read: "lessons/01_bind_listen.md, \"Break it\"",
-        by_hand: "nc 127.0.0.1 12345 in one terminal, and again in another",
+        by_hand: "nc 127.0.0.1 12345 in one terminal, left open, and again in another",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let silent: Vec<_> = (0..5).map(|_| server.connect("zed")).collect();
@@ -87,7 +87,7 @@ fn clients_that_came_at_the_same_moment_are_all_served() {
         rule: "clients that come while the server is busy wait in the backlog, and each is served in its turn",
         why: "the system completes connections by itself; accept only takes them out of its queue, one by one",
         read: "lessons/01_bind_listen.md, \"The idea\"",
-        by_hand: "for i in 1 2 3 4 5; do nc 127.0.0.1 12345 & done",
+        by_hand: "for i in 1 2 3 4 5; do nc 127.0.0.1 12345 </dev/null & done",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     // One waits already when the server wakes up. A backlog may be as short as
@@ -111,7 +111,7 @@ fn clients_that_vanish_do_not_end_the_server() {
         rule: "a client's trouble ends that client, never the server",
         why: "accept and write fail when the client has gone or has reset the connection: handle their errors inside the loop",
         read: "lessons/01_bind_listen.md, \"Break it\"",
-        by_hand: "for i in 1 2 3; do nc -z 127.0.0.1 12345; done; nc 127.0.0.1 12345",
+        by_hand: "for i in 1 2 3; do nc -z 127.0.0.1 12345; done; nc 127.0.0.1 12345 </dev/null",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     story.step("3 clients", "connect and vanish before they are accepted");

@@ -198,7 +198,7 @@ fn a_client_that_resets_the_connection_does_not_end_the_server() {
         rule: "a client's trouble ends that client, never the server",
         why: "a client that closes without having read resets the connection: read and write fail then. Their errors end this client's turn only",
         read: "lessons/02_echo_server.md, \"Break it\"",
-        by_hand: "nc 127.0.0.1 12345, type a line, kill -9 it; then nc again",
+        by_hand: "yes | timeout -s KILL 1 nc 127.0.0.1 12345 | sleep 2; echo hello | nc -N 127.0.0.1 12345",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     for _ in 0..20 {
@@ -225,7 +225,7 @@ fn a_client_that_never_reads_is_over_when_it_goes() {
         rule: "a client that sends and never reads holds the server up only until it goes",
         why: "a write waits while the client's buffers are full, and fails when the client is gone: both end",
         read: "lessons/02_echo_server.md, \"Break it\"",
-        by_hand: "yes | nc 127.0.0.1 12345 > /dev/full; nc 127.0.0.1 12345",
+        by_hand: "yes | timeout -s KILL 5 nc 127.0.0.1 12345 | sleep 6; echo hello | nc -N 127.0.0.1 12345",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let zed = server.connect_stream();

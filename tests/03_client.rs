@@ -38,7 +38,7 @@ fn the_next_line_waits_for_the_answer() {
         rule: "one line out, one line in, in turn: the second line is sent when the first is answered",
         why: "this client has one thread: after sending it waits in read. (Both at once are step 04.)",
         read: "lessons/03_client.md, \"The idea\"",
-        by_hand: r"printf 'one\ntwo\n' | cargo run --example 03_client, with nc -l 12345 as the server",
+        by_hand: r"printf 'one\ntwo\n' | cargo run --example 03_client, with nc -l 127.0.0.1 12345 as the server",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
@@ -63,7 +63,7 @@ fn an_answer_is_a_line_however_it_arrives() {
         rule: "an answer ends at its line end: not where a read ends",
         why: "TCP keeps bytes in order but forgets where each write ended: read on until the LF, and keep what came behind it for the next answer",
         read: "lessons/03_client.md, \"The idea\"",
-        by_hand: "nc -l 12345 as the server: answer in two pieces (Ctrl-D sends half a line), then with two lines at once",
+        by_hand: "nc -l 127.0.0.1 12345 as the server: answer in two pieces (Ctrl-D sends half a line), then with two lines at once",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
@@ -187,7 +187,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out of what is printed; bytes that are not UTF-8 become U+FFFD",
         why: "a terminal obeys ESC and its relatives: a server could clear the screen, or make a line look like somebody else's",
         read: "lessons/03_client.md, \"Break it\"",
-        by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 12345, with cargo run --example 03_client",
+        by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 127.0.0.1 12345, with cargo run --example 03_client",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);

@@ -18,7 +18,7 @@ fn what_comes_is_printed_while_nothing_is_typed() {
         rule: "what the server sends is printed at once, though nothing was typed",
         why: "a thread that waits for the keyboard can't wait for the server too: each needs its own",
         read: "lessons/04_chat_client.md, \"The idea\"",
-        by_hand: "nc -l 12345, then cargo run --example 04_chat_client; type into nc",
+        by_hand: "nc -l 127.0.0.1 12345, then cargo run --example 04_chat_client; type into nc",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
@@ -39,7 +39,7 @@ fn what_is_typed_goes_out_without_waiting_for_an_answer() {
         rule: "each typed line is sent at once, though the server says nothing",
         why: "a chat has no turns: sending must not wait for something to come",
         read: "lessons/04_chat_client.md, \"The idea\"",
-        by_hand: "nc -l 12345, then cargo run --example 04_chat_client; type there",
+        by_hand: "nc -l 127.0.0.1 12345, then cargo run --example 04_chat_client; type there",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
@@ -88,7 +88,7 @@ fn a_line_is_a_line_however_it_arrives() {
         rule: "a line ends at its LF: not where a read ends, and never inside a character",
         why: "TCP forgets where each write ended: collect bytes until the LF, and only then make text of them",
         read: "lessons/04_chat_client.md, \"The code\"",
-        by_hand: "nc -l 12345 as the server: Ctrl-D sends half a line",
+        by_hand: "nc -l 127.0.0.1 12345 as the server: Ctrl-D sends half a line",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);
@@ -193,7 +193,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out of what is printed; bytes that are not UTF-8 become U+FFFD",
         why: "a terminal obeys ESC and its relatives: never print what a stranger sent without cleaning it",
         read: "lessons/04_chat_client.md, \"The code\"",
-        by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 12345, with cargo run --example 04_chat_client",
+        by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 127.0.0.1 12345, with cargo run --example 04_chat_client",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");
     let client = story.client(PROGRAM, &desk.address);

@@ -367,7 +367,7 @@ fn guests_that_vanish_are_told_once_and_nobody_else_notices() {
         rule: "a guest whose connection is reset has left: the others are told once, and the room goes on",
         why: "reading from or writing to somebody who has gone fails: that ends this guest, not the loop over all of them, and not the server",
         read: "lessons/05_threaded_server.md, \"Break it\"",
-        by_hand: "nc 127.0.0.1 12345 in three terminals; kill -9 one of them; type in another",
+        by_hand: "nc 127.0.0.1 12345 in three terminals; end one of them with kill -9; type in another",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let [ann, bob] = gather(&server, ["ann", "bob"]);
@@ -439,7 +439,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
         rule: "a client that stops reading never delays the others; what the server keeps for it is bounded: past 1 MiB it is disconnected, and the others are told `* guest-3 left (too slow) (2 here)`",
         why: "a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead",
         read: "lessons/05_threaded_server.md, \"Break it\"",
-        by_hand: "nc 127.0.0.1 12345, then Ctrl-Z; yes | nc 127.0.0.1 12345 > /dev/null; nc 127.0.0.1 12345 > /dev/null",
+        by_hand: "nc 127.0.0.1 12345 | sleep 1000 in one terminal, yes | nc 127.0.0.1 12345 in the second, nc 127.0.0.1 12345 in the third",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let [ann, bob] = gather(&server, ["ann", "bob"]);

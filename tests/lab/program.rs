@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
 /// A running program. Killed when the test is over.
@@ -24,7 +25,9 @@ pub struct Process {
     /// `server` or `client`, for the report.
     role: &'static str,
     child: RefCell<Child>,
-    stdin: RefCell<Option<ChildStdin>>,
+    /// To a thread that types: a program that does not read its input must not
+    /// stop the test.
+    keyboard: RefCell<Option<Sender<Vec<u8>>>>,
     stdout: Feed,
     stderr: Feed,
     /// Whether it may end by itself.
@@ -83,7 +86,7 @@ impl Story {
         let stdout = Feed::new(child.stdout.take().unwrap());
         let process = Rc::new(Process {
             role,
-            stdin: RefCell::new(child.stdin.take()),
+            keyboard: RefCell::new(child.stdin.take().map(keyboard)),
             stderr: Feed::new(child.stderr.take().unwrap()),
             child: RefCell::new(child),
             stdout: stdout.clone(),
@@ -214,16 +217,16 @@ impl Program {
     /// Types into the program's standard input.
     pub fn types(&self, text: &str) {
         self.story.step(format!("keyboard --> {}", self.process.role), quote(text.as_bytes()));
-        if let Some(stdin) = self.process.stdin.borrow_mut().as_mut() {
+        if let Some(keyboard) = self.process.keyboard.borrow().as_ref() {
             // If the program has ended, the next step of the story tells.
-            let _ = stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush());
+            let _ = keyboard.send(text.as_bytes().to_vec());
         }
     }
 
     /// Ends the program's standard input, like Ctrl-D.
     pub fn ends_input(&self) {
         self.story.step(format!("keyboard --> {}", self.process.role), "end of input");
-        self.process.stdin.borrow_mut().take();
+        self.process.keyboard.borrow_mut().take();
     }
 
     /// Waits until the program has ended, with this status.
@@ -392,6 +395,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Types what comes through the channel, and ends the input when it is closed.
+fn keyboard(mut stdin: ChildStdin) -> Sender<Vec<u8>> {
+    let (keyboard, typed) = mpsc::channel::<Vec<u8>>();
+    thread::spawn(move || {
+        for text in typed {
+            let _ = stdin.write_all(&text).and_then(|()| stdin.flush());
+        }
+    });
+    keyboard
 }
 
 /// Whether a text is a trace of calls, which tells a user nothing.

@@ -131,8 +131,13 @@ impl Story {
         let _ = writeln!(text, "  why       {}", self.why.get());
         let _ = writeln!(text, "  read      {}", self.rule.read);
         let _ = writeln!(text, "  by hand   {}", self.rule.by_hand);
-        let name = std::thread::current().name().unwrap_or("").to_string();
-        let _ = writeln!(text, "  again     LAB_SEED={} cargo test {name}\n", seed());
+        let lab = std::env::var("LAB").map_or(String::new(), |lab| format!("LAB=\"{lab}\" "));
+        let (step, name) = (step_name(), std::thread::current().name().unwrap_or("").to_string());
+        let _ = writeln!(
+            text,
+            "  again     {lab}LAB_SEED={} cargo test --test {step} {name}\n",
+            seed()
+        );
         panic!("{text}")
     }
 }
@@ -145,6 +150,13 @@ impl Drop for Story {
             }
         }
     }
+}
+
+/// The grading that runs: `.../05_threaded_server-0123456789abcdef`.
+fn step_name() -> String {
+    let test = std::env::current_exe().unwrap();
+    let name = test.file_stem().unwrap().to_string_lossy().into_owned();
+    name.rsplit_once('-').map_or(name.clone(), |(step, _)| step.to_string())
 }
 
 /// The seed of this run.
@@ -189,8 +201,10 @@ pub fn quote(bytes: &[u8]) -> String {
 }
 
 fn quote_from(bytes: &[u8], from: usize, cut: &str) -> String {
-    let text = escape(&bytes[from.min(bytes.len())..]);
-    if text.chars().count() <= SHOWN + 16 {
+    // Of a long text only what can be shown: it may have megabytes.
+    let shown = &bytes[from.min(bytes.len())..];
+    let text = escape(&shown[..shown.len().min(4 * SHOWN)]);
+    if text.chars().count() <= SHOWN + 16 && shown.len() <= 4 * SHOWN {
         return format!("\"{cut}{text}\"");
     }
     let short: String = text.chars().take(SHOWN).collect();
