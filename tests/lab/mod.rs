@@ -10,7 +10,8 @@
 //!
 //! `story` knows what has happened and tells it when a test fails; `feed`
 //! collects what arrives; `program` starts and ends programs; `peer` is the
-//! other side of their connections; `system` asks Linux what can't be seen
+//! other side of their connections; `stage` plays lessons; `system` asks Linux
+//! what can't be seen
 //! from outside.
 
 // Each grading uses a part of this.
@@ -21,12 +22,16 @@
 mod feed;
 mod peer;
 mod program;
+#[cfg(target_os = "linux")]
+mod stage;
 mod story;
 mod system;
 
 pub use feed::{End, Feed, Next};
 pub use peer::{Desk, Peer, gather, join};
 pub use program::{Program, example};
+#[cfg(target_os = "linux")]
+pub use stage::Stage;
 pub use story::{Rule, Story, escape};
 pub use system::{accepted, drained, has_ipv6, memory};
 
@@ -37,4 +42,10 @@ use std::time::Duration;
 pub fn patience() -> Duration {
     let times = std::env::var("LAB_PATIENCE").ok().and_then(|n| n.parse().ok());
     Duration::from_secs(10).mul_f64(times.unwrap_or(1.0))
+}
+
+/// A tool is missing: told here, and an error where everything must be there.
+pub fn missing(tool: &str) {
+    eprintln!("not checked, because {tool} is not installed");
+    assert!(std::env::var_os("CI").is_none(), "{tool} is not installed");
 }

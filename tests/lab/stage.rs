@@ -1,0 +1,157 @@
+//! Plays what the lessons show.
+
+use super::{Feed, Next, example, missing};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// Several terminals, each with the program that runs in it.
+///
+/// `1$ command` starts a program in terminal 1, `1: line` is the next line that
+/// appears there, `1> line` is typed, `1> ^D` ends the input, `1> ^C`
+/// interrupts. The port of the lessons, 12345, is one that is free here.
+pub struct Stage {
+    pub port: u16,
+    terminals: BTreeMap<usize, Terminal>,
+}
+
+struct Terminal {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    screen: Feed,
+}
+
+impl Stage {
+    pub fn new() -> Stage {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Stage { port, terminals: BTreeMap::new() }
+    }
+
+    /// The command as it is run here: with a free port, and the program itself
+    /// where cargo would have to lock and look first. None if a tool is missing.
+    pub fn command(&self, command: &str) -> Option<String> {
+        for tool in ["nc", "ss", "python3"] {
+            let used = command.split([' ', '|', '(', ';']).any(|word| word == tool);
+            let there = || {
+                let look = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+                look.is_ok_and(|o| o.status.success())
+            };
+            if used && !there() {
+                missing(tool);
+                return None;
+            }
+        }
+        let mut result = String::new();
+        let mut words = command.split(' ').peekable();
+        while let Some(word) = words.next() {
+            if word == "--example" {
+                let name = words.next().unwrap();
+                let (name, end) = name.split_at(name.find(';').unwrap_or(name.len()));
+                result = result.strip_suffix("cargo run ").unwrap().to_string();
+                result += &format!("{} ", example(name).display());
+                match words.peek() {
+                    // What begins so is an argument for the program.
+                    Some(&"--") => drop(words.next()),
+                    Some(next) if !next.contains(['|', '&', ';', '<', '>', ')']) => {}
+                    // Without an address it would take the lessons' port.
+                    _ => result += "127.0.0.1:12345",
+                }
+                result += &format!("{end} ");
+                continue;
+            }
+            result += &format!("{word} ");
+        }
+        Some(result.replace("12345", &self.port.to_string()))
+    }
+
+    pub fn start(&mut self, number: usize, command: &str) {
+        if let Some(before) = self.terminals.remove(&number) {
+            before.wait(command);
+        }
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("exec 2>&1\n{command}")])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let screen = Feed::new(child.stdout.take().unwrap());
+        let stdin = child.stdin.take();
+        self.terminals.insert(number, Terminal { child, stdin, screen });
+    }
+
+    pub fn types(&mut self, number: usize, text: &str, place: &str) {
+        let terminal =
+            self.terminals.get_mut(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
+        match text {
+            "^D" => drop(terminal.stdin.take()),
+            "^C" => terminal.signal("INT"),
+            _ => {
+                let stdin =
+                    terminal.stdin.as_mut().unwrap_or_else(|| panic!("{place}: input has ended"));
+                stdin.write_all(format!("{text}\n").as_bytes()).unwrap();
+            }
+        }
+    }
+
+    pub fn expect(&mut self, number: usize, line: &str, place: &str) {
+        let terminal =
+            self.terminals.get(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
+        let shown = match terminal.screen.line() {
+            Next::Some(bytes) | Next::End(_, bytes) | Next::Silence(bytes) => bytes,
+        };
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        let (expected, shown) = (self.masked(line), self.masked(&shown));
+        assert_eq!(shown.trim_end(), expected.trim_end(), "{place} (shown here on the left)");
+    }
+
+    /// A line in which the lessons' port is `PORT` and every other is `ANY`.
+    fn masked(&self, line: &str) -> String {
+        let line = line.replace("12345", &self.port.to_string());
+        let mut parts = line.split("127.0.0.1:");
+        let mut masked = parts.next().unwrap_or("").to_string();
+        for part in parts {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            let ours = part[..digits] == self.port.to_string();
+            // Small numbers are no ports that a system gives.
+            let number = if ours {
+                "PORT"
+            } else if digits > 4 {
+                "ANY"
+            } else {
+                &part[..digits]
+            };
+            masked += &format!("127.0.0.1:{number}{}", &part[digits..]);
+        }
+        masked.replace(&self.port.to_string(), "PORT")
+    }
+
+    pub fn end(&mut self) {
+        self.terminals.clear();
+    }
+}
+
+impl Terminal {
+    fn signal(&self, signal: &str) {
+        let group = format!("-{}", self.child.id());
+        let mut kill = Command::new("kill");
+        let _ = kill.args([&format!("-{signal}"), "--", &group]).stderr(Stdio::null()).status();
+    }
+
+    /// Waits until its program has ended.
+    fn wait(mut self, next: &str) {
+        drop(self.stdin.take());
+        if let Next::Silence(_) = self.screen.rest() {
+            panic!("the terminal for `{next}` is still busy");
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.signal("KILL");
+        let _ = self.child.wait();
+    }
+}
