@@ -87,7 +87,9 @@ impl Stage {
             self.terminals.get_mut(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
         match text {
             "^D" => drop(terminal.stdin.take()),
-            "^C" => terminal.signal("INT"),
+            // SIGINT would be Ctrl-C's own. But whoever runs the tests in the
+            // background has it ignored, and programs inherit that.
+            "^C" => terminal.signal("TERM"),
             _ => {
                 let stdin =
                     terminal.stdin.as_mut().unwrap_or_else(|| panic!("{place}: input has ended"));
