@@ -165,7 +165,7 @@ fn an_ipv6_address_and_a_host_name_are_addresses_too() {
         rule: "ADDRESS is HOST:PORT, and HOST may be a name, an IPv4 address, or an IPv6 address in brackets",
         why: "the port stands behind the last colon; brackets keep the colons of IPv6 apart from it",
         read: "lessons/01_bind_listen.md, \"The idea\"",
-        by_hand: "cargo run --example 01_bind_listen [::1]:12345",
+        by_hand: "cargo run --example 01_bind_listen '[::1]:12345'",
     });
     let named = story.serve(PROGRAM, &["localhost:0"]);
     named.connect("ann").expect_line(HELLO);

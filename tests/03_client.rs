@@ -186,7 +186,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
     let story = Story::new(Rule {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out of what is printed; bytes that are not UTF-8 become U+FFFD",
         why: "a terminal obeys ESC and its relatives: a server could clear the screen, or make a line look like somebody else's",
-        read: "lessons/03_client.md, \"Break it\"",
+        read: "lessons/PROTOCOL.md, \"What may not pass\"",
         by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 127.0.0.1 12345, with cargo run --example 03_client",
     });
     let desk = Desk::open(&story, "127.0.0.1:0");

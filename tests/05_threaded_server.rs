@@ -189,7 +189,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
     let story = Story::new(Rule {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out; bytes that are not UTF-8 become U+FFFD; a line that is empty then is dropped; the connection goes on",
         why: "what one guest sends, the terminals of all others obey: a server passes on text, and only text",
-        read: "lessons/05_threaded_server.md, \"Break it\"",
+        read: "lessons/PROTOCOL.md, \"What may not pass\"",
         by_hand: r"printf '\033[31mred\033[0m\n' | nc -N 127.0.0.1 12345",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
@@ -571,7 +571,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
         rule: "past --limit a newcomer gets `! the room is full: the limit is 2`, is closed and uses up no name; a seat is free when the others have been told that somebody left",
         why: "each guest costs a thread and a descriptor: without a limit strangers decide when the server falls over. Count people, not connections so far",
         read: "lessons/05_threaded_server.md, \"Run it\"",
-        by_hand: "cargo run --example 05_threaded_server 127.0.0.1:12345 --limit 2, then nc in three terminals",
+        by_hand: "cargo run --example 05_threaded_server -- --limit 2, then nc in three terminals",
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0", "--limit", "2"]);
     let [ann, bob] = gather(&server, ["ann", "bob"]);

@@ -5,6 +5,7 @@ use super::patience;
 use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// How a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,17 +68,22 @@ impl Feed {
 
     /// Waits for a line.
     pub fn line(&self) -> Next {
-        self.next(|bytes| bytes.iter().position(|b| *b == b'\n').map(|at| at + 1))
+        self.line_within(patience())
+    }
+
+    /// Waits for a line, but not as long as usual.
+    pub fn line_within(&self, time: Duration) -> Next {
+        self.next(time, |bytes| bytes.iter().position(|b| *b == b'\n').map(|at| at + 1))
     }
 
     /// Waits for `count` bytes.
     pub fn bytes(&self, count: usize) -> Next {
-        self.next(|bytes| (bytes.len() >= count).then_some(count))
+        self.next(patience(), |bytes| (bytes.len() >= count).then_some(count))
     }
 
     /// Waits for the end, and returns all that came before it.
     pub fn rest(&self) -> Next {
-        self.next(|_| None)
+        self.next(patience(), |_| None)
     }
 
     /// All that has come so far and was not taken; takes nothing.
@@ -93,7 +99,7 @@ impl Feed {
 
     /// Waits until `wanted` finds what it looks for in the bytes not yet
     /// taken, says how long it is, and takes it.
-    fn next(&self, wanted: impl Fn(&[u8]) -> Option<usize>) -> Next {
+    fn next(&self, time: Duration, wanted: impl Fn(&[u8]) -> Option<usize>) -> Next {
         let (lock, changed) = &*self.0;
         let mut state = lock.lock().unwrap();
         let mut seen = usize::MAX;
@@ -117,7 +123,7 @@ impl Feed {
                 let rest = state.bytes.split_off(taken);
                 return Next::End(end, rest);
             }
-            let (after, waited) = changed.wait_timeout(state, patience()).unwrap();
+            let (after, waited) = changed.wait_timeout(state, time).unwrap();
             state = after;
             if waited.timed_out() && state.bytes.len() == seen && state.end.is_none() {
                 return Next::Silence(state.bytes[state.taken..].to_vec());

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
@@ -75,15 +76,30 @@ impl Ear {
                 self.story.fails(&self.who, &quote(expected), &told(&end, &rest))
             }
             Next::Silence(rest) => {
+                if self.is_screen() {
+                    self.story.also(". Or it was printed, and not flushed");
+                }
                 self.story.fails(&self.who, &quote(expected), &silence(&rest));
             }
         }
     }
 
+    fn is_screen(&self) -> bool {
+        self.who.ends_with("screen")
+    }
+
     /// Nothing more may come but the end of the stream.
     #[track_caller]
     pub fn expect_end(&self) {
-        match self.feed.rest() {
+        let next = self.feed.rest();
+        if let Next::Silence(_) = next {
+            self.story.because(if self.is_screen() {
+                "the program should have ended here, and its output with it"
+            } else {
+                "the connection is still open: close it when its time is over. (A stream ends for the other side when nobody here has it open any more, or when it is shut down.)"
+            });
+        }
+        match next {
             Next::End(End::Closed, rest) if rest.is_empty() => {
                 self.story.step(&self.who, "end of stream ok");
             }
@@ -180,10 +196,24 @@ impl Ear {
     /// were not heard yet: everything else was not meant for this ear.
     #[track_caller]
     pub fn expect_nothing_more(&self) {
+        self.nothing_more(true);
+    }
+
+    #[track_caller]
+    fn nothing_more(&self, must_end: bool) {
+        // Who does not close once never does: wait for it only once.
+        static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
         loop {
+            let wait = !must_end && LEFT_OPEN.load(Ordering::Relaxed);
+            let wait = if wait { patience() / 10 } else { patience() };
             let line = match self.aside.borrow_mut().pop_front() {
                 Some(line) => line,
-                None => match self.feed.line() {
+                None => match self.feed.line_within(wait) {
+                    Next::Silence(rest) if rest.is_empty() && !must_end => {
+                        LEFT_OPEN.store(true, Ordering::Relaxed);
+                        self.story.step(&self.who, "nothing more");
+                        return;
+                    }
                     Next::Some(line) => {
                         String::from_utf8_lossy(&line[..line.len() - 1]).into_owned()
                     }
@@ -192,6 +222,7 @@ impl Ear {
                         self.story.fails(&self.who, "the end of the stream", &told(&end, &rest))
                     }
                     Next::Silence(rest) => {
+                        self.story.because("the connection is still open: close it when the client has closed its half, and everything is sent");
                         self.story.fails(&self.who, "the end of the stream", &silence(&rest))
                     }
                 },
@@ -297,10 +328,11 @@ impl Peer {
     }
 
     /// Closes the sending half and reads to the end, where nothing more may come.
+    /// That the end comes is a rule of its own: here its absence costs nothing.
     #[track_caller]
     pub fn leave(&self) {
         self.close_sending();
-        self.ear.expect_nothing_more();
+        self.ear.nothing_more(false);
     }
 }
 

@@ -16,9 +16,12 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, Once};
 use std::thread::{self, JoinHandle};
+
+const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then";
+const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
 
 /// A running program. Killed when the test is over.
 pub struct Process {
@@ -51,22 +54,26 @@ impl Story {
         let mut server = self.start("server", name, args);
         let line = match server.process.stdout.line() {
             Next::Some(line) => line,
-            Next::End(_, rest) | Next::Silence(rest) => self.fails(
-                "server --> screen",
-                "\"listening on ADDRESS\" as its first line, flushed",
-                &format!("{} and no more", quote(&rest)),
-            ),
+            next => {
+                let (rest, why) = match next {
+                    Next::Silence(rest) => (rest, NOT_LISTENING),
+                    Next::End(_, rest) | Next::Some(rest) => (rest, NOT_STARTED),
+                };
+                self.blame(why, "lessons/01_bind_listen.md, \"The idea\"");
+                let expected = "\"listening on ADDRESS\" as its first line";
+                self.fails("server --> screen", expected, &format!("{} and no more", quote(&rest)))
+            }
         };
         let text = String::from_utf8_lossy(&line).into_owned();
         let address = text.trim_end_matches(['\r', '\n']).strip_prefix("listening on ");
-        match address.and_then(|a| a.parse::<SocketAddr>().ok()).filter(|a| a.port() != 0) {
-            Some(address) => server.address = address,
-            None => self.mismatch(
-                "server --> screen",
-                b"listening on 127.0.0.1:12345\n (with the real port)",
-                &line,
-            ),
-        }
+        let address = address.and_then(|a| a.parse::<SocketAddr>().ok());
+        let Some(address) = address.filter(|a| a.port() != 0) else {
+            self.blame(NOT_LISTENING, "lessons/01_bind_listen.md, \"The idea\"");
+            let host = args.iter().find_map(|a| a.strip_suffix(":0")).unwrap_or("127.0.0.1");
+            let expected = format!("listening on {host}:PORT\n");
+            self.mismatch("server --> screen", expected.as_bytes(), &line)
+        };
+        server.address = address;
         self.step("server --> screen", text.trim_end());
         server
     }
@@ -80,7 +87,8 @@ impl Story {
 
     fn start(self: &Rc<Story>, role: &'static str, name: &str, args: &[&str]) -> Program {
         let mut command = command(name, args);
-        self.step("you start", format!("{name} {}", args.join(" ")));
+        let program = lab().unwrap_or(name.to_string());
+        self.step("you start", format!("{program} {}", args.join(" ")));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
         let stdout = Feed::new(child.stdout.take().unwrap());
@@ -103,7 +111,8 @@ impl Story {
 
     /// Runs a program that is to end by itself.
     pub fn run(self: &Rc<Story>, name: &str, args: &[&str]) -> Ended {
-        self.step("you run", format!("{name} {}", args.join(" ")));
+        let program = lab().unwrap_or(name.to_string());
+        self.step("you run", format!("{program} {}", args.join(" ")));
         let mut command = assert_cmd::Command::from_std(command(name, args));
         Ended { story: Rc::clone(self), assert: command.timeout(patience() * 3).assert() }
     }
@@ -173,7 +182,8 @@ impl Ended {
                     "{}\n  stdout    {}\n  stderr    {}",
                     output.status,
                     quote(&output.stdout),
-                    quote(&output.stderr)
+                    // The end of a trace tells more than its beginning.
+                    quote(&output.stderr[output.stderr.len().saturating_sub(70)..])
                 ),
             ),
         }
@@ -416,12 +426,18 @@ fn traced(text: &str) -> bool {
 }
 
 /// The command in `LAB`, if there is one.
-fn lab() -> Option<String> {
+pub fn lab() -> Option<String> {
     std::env::var("LAB").ok().filter(|lab| !lab.trim().is_empty())
 }
 
 /// How to run a step's program: the command in `LAB`, or the example.
 fn command(name: &str, args: &[&str]) -> Command {
+    // Past the test's capture: it is no part of one test, and always of use.
+    static GRADED: Once = Once::new();
+    GRADED.call_once(|| {
+        let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
+        let _ = writeln!(io::stderr(), "this grades {graded}");
+    });
     let mut command = match lab() {
         Some(lab) => lab_command(&lab),
         None => Command::new(example(name)),

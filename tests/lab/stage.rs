@@ -53,7 +53,12 @@ impl Stage {
                 result += &format!("{} ", example(name).display());
                 match words.peek() {
                     // What begins so is an argument for the program.
-                    Some(&"--") => drop(words.next()),
+                    Some(&"--") => {
+                        words.next();
+                        if words.peek().is_some_and(|next| next.starts_with("--limit")) {
+                            result += "127.0.0.1:12345 ";
+                        }
+                    }
                     Some(next) if !next.contains(['|', '&', ';', '<', '>', ')']) => {}
                     // Without an address it would take the lessons' port.
                     _ => result += "127.0.0.1:12345",

@@ -1,10 +1,10 @@
 //! What has happened in a test, told when it fails.
 
-use super::program::Process;
+use super::program::{Process, lab};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a test stands for, in the words that its failure prints.
@@ -34,7 +34,8 @@ struct Step {
 /// One test: its rule, its steps so far, its programs.
 pub struct Story {
     rule: Rule,
-    why: Cell<&'static str>,
+    why: RefCell<String>,
+    read: Cell<&'static str>,
     steps: RefCell<Vec<Step>>,
     programs: RefCell<Vec<Rc<Process>>>,
     random: Cell<u64>,
@@ -42,11 +43,15 @@ pub struct Story {
 
 impl Story {
     pub fn new(rule: Rule) -> Rc<Story> {
+        // What failed is told by the story. Where in the harness, is no news.
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
         let name = std::thread::current().name().unwrap_or("").to_string();
         // Different words in each test of a run, the same in each replay.
         let random = name.bytes().fold(seed(), |mix, b| next_random(mix ^ u64::from(b)));
         Rc::new(Story {
-            why: Cell::new(rule.why),
+            why: RefCell::new(rule.why.into()),
+            read: Cell::new(rule.read),
             rule,
             steps: RefCell::default(),
             programs: RefCell::default(),
@@ -55,8 +60,20 @@ impl Story {
     }
 
     /// From here on, a failure is explained by this.
-    pub fn because(&self, why: &'static str) {
-        self.why.set(why);
+    pub fn because(&self, why: impl Into<String>) {
+        *self.why.borrow_mut() = why.into();
+    }
+
+    /// The failure that comes now has another reason than the test's own, and
+    /// is explained elsewhere.
+    pub fn blame(&self, why: impl Into<String>, read: &'static str) {
+        self.because(why);
+        self.read.set(read);
+    }
+
+    /// The failure that comes now may have one more reason.
+    pub fn also(&self, why: &str) {
+        self.why.borrow_mut().push_str(why);
     }
 
     /// A random number below `limit`.
@@ -128,14 +145,18 @@ impl Story {
         for program in self.programs.borrow().iter() {
             text.push_str(&program.last_words());
         }
-        let _ = writeln!(text, "  why       {}", self.why.get());
-        let _ = writeln!(text, "  read      {}", self.rule.read);
-        let _ = writeln!(text, "  by hand   {}", self.rule.by_hand);
-        let lab = std::env::var("LAB").map_or(String::new(), |lab| format!("LAB=\"{lab}\" "));
+        let _ = writeln!(text, "  why       {}", self.why.borrow());
+        let _ = writeln!(text, "  read      {}", self.read.get());
         let (step, name) = (step_name(), std::thread::current().name().unwrap_or("").to_string());
+        let (mut by_hand, mut set) = (self.rule.by_hand.to_string(), String::new());
+        if let Some(lab) = lab() {
+            by_hand = by_hand.replace(&format!("cargo run --example {step}"), &lab);
+            set = format!("LAB=\"{lab}\" ");
+        }
+        let _ = writeln!(text, "  by hand   {by_hand}");
         let _ = writeln!(
             text,
-            "  again     {lab}LAB_SEED={} cargo test --test {step} {name}\n",
+            "  again     {set}LAB_SEED={} cargo test --test {step} {name}\n",
             seed()
         );
         panic!("{text}")
@@ -208,5 +229,9 @@ fn quote_from(bytes: &[u8], from: usize, cut: &str) -> String {
         return format!("\"{cut}{text}\"");
     }
     let short: String = text.chars().take(SHOWN).collect();
-    format!("\"{cut}{short}...\" ({} bytes)", bytes.len())
+    let length = match bytes.strip_suffix(b"\n") {
+        Some(line) => format!("{} bytes and LF", line.len()),
+        None => format!("{} bytes", bytes.len()),
+    };
+    format!("\"{cut}{short}...\" ({length})")
 }
