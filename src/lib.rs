@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`cli`] | arguments, output, errors of one line | 01 |
 //! | [`tcp`] | listening, accepting, connecting | 01, 03 |
-//! | [`line`] | a bounded line from a stream; cleaning text | 03, 05 |
+//! | [`mod@line`] | a bounded line from a stream; cleaning text | 03, 05 |
 //! | [`delivery`] | sending to many peers without waiting for one | 05 |
 //!
 //! The programs are in `examples/`, each with a lesson of the same name in
