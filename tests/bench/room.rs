@@ -31,6 +31,12 @@ fn main() -> io::Result<()> {
     let (rounds, time) = if short { (1, 50) } else { (3, 400) };
     let time = Duration::from_millis(time);
 
+    // `cargo bench` does not build examples.
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--example", "05_threaded_server"])
+        .status()?;
+
     println!(
         "deliveries/s (a delivery: one line of {LINE_BYTES} bytes at one client), median of {rounds}"
     );
