@@ -272,10 +272,7 @@ fn addresses_and_arguments_are_as_in_step_01() {
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
-    story.run(PROGRAM, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-    for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
-    }
+    story.usual_arguments(PROGRAM);
     if lab::has_ipv6() {
         let server = story.serve(PROGRAM, &["[::1]:0"]);
         let ann = server.connect("ann");

@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Desk, Rule, Story, has_ipv6};
+use lab::{Desk, Rule, Story, client_arguments};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "03_client";
@@ -269,28 +269,5 @@ fn arguments_are_as_in_step_01() {
         read: "lessons/01_bind_listen.md, \"Run it\"",
         by_hand: "cargo run --example 03_client 12345; echo $?",
     });
-    story.run(PROGRAM, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-    for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
-    }
-    story.run(PROGRAM, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
-
-    // By name, and over IPv6 where the machine has it.
-    let named = Desk::open(&story, "127.0.0.1:0");
-    let mut desks = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
-    if has_ipv6() {
-        let six = Desk::open(&story, "[::1]:0");
-        desks.push((six.address.clone(), six));
-    }
-    for (address, desk) in desks {
-        let client = story.client(PROGRAM, &address);
-        let server = desk.accept();
-        client.ends_input();
-        server.expect_end();
-        server.send("only this\n");
-        drop(server);
-        client.screen.expect_line("only this");
-        client.screen.expect_end();
-        client.expect_exit(0);
-    }
+    client_arguments(&story, PROGRAM);
 }

@@ -621,10 +621,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
-    story.run(PROGRAM, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-    for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
-    }
+    story.usual_arguments(PROGRAM);
     for wrong in ["0", "10001", "-1", "many"] {
         story.run(PROGRAM, &["127.0.0.1:0", "--limit", wrong]).usage_error_about(wrong);
     }

@@ -92,11 +92,6 @@ impl Feed {
         state.bytes[state.taken..].to_vec()
     }
 
-    /// How the stream ended, if it has.
-    pub fn end(&self) -> Option<End> {
-        self.0.0.lock().unwrap().end.clone()
-    }
-
     /// Waits until `wanted` finds what it looks for in the bytes not yet
     /// taken, says how long it is, and takes it.
     fn next(&self, time: Duration, wanted: impl Fn(&[u8]) -> Option<usize>) -> Next {

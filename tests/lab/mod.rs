@@ -28,7 +28,7 @@ mod story;
 mod system;
 
 pub use feed::{End, Feed, Next};
-pub use peer::{Desk, Peer, gather, join};
+pub use peer::{Desk, Peer, client_arguments, gather, join};
 pub use program::{Program, example};
 #[cfg(target_os = "linux")]
 pub use stage::Stage;

@@ -116,15 +116,6 @@ impl Ear {
         }
     }
 
-    /// The connection must end, in whatever way, after whatever came.
-    #[track_caller]
-    pub fn expect_over(&self) {
-        if let Next::Silence(rest) = self.feed.rest() {
-            self.story.fails(&self.who, "the end of the connection", &silence(&rest));
-        }
-        self.story.step(&self.who, "the connection is over ok");
-    }
-
     /// The next line *about the same guest* must be this one.
     ///
     /// What one guest does is told in order. What two guests do may be told in
@@ -409,4 +400,31 @@ pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
         peers.push(peer);
     }
     peers.try_into().unwrap_or_else(|_| unreachable!())
+}
+
+/// What every client does with its arguments: those of every program, and a
+/// connection by name, and over IPv6 where the machine has it. Standard output
+/// has only what the server said.
+#[track_caller]
+pub fn client_arguments(story: &Rc<Story>, program: &str) {
+    story.usual_arguments(program);
+    story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+
+    let named = Desk::open(story, "127.0.0.1:0");
+    let mut desks = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
+    if system::has_ipv6() {
+        let six = Desk::open(story, "[::1]:0");
+        desks.push((six.address.clone(), six));
+    }
+    for (address, desk) in desks {
+        let client = story.client(program, &address);
+        let server = desk.accept();
+        client.ends_input();
+        server.expect_end();
+        server.send("only this\n");
+        drop(server);
+        client.screen.expect_line("only this");
+        client.screen.expect_end();
+        client.expect_exit(0);
+    }
 }

@@ -4,7 +4,7 @@
 // The error of `assert_cmd` is large, and only used to tell it.
 #![allow(clippy::result_large_err)]
 
-use super::feed::{End, Feed, Next};
+use super::feed::{Feed, Next};
 use super::peer::{Ear, Peer};
 use super::story::{Story, quote};
 use super::{patience, system};
@@ -106,6 +106,15 @@ impl Story {
             story: Rc::clone(self),
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
+
+    /// What every program does with its arguments, as step 01 has it in full.
+    #[track_caller]
+    pub fn usual_arguments(self: &Rc<Story>, name: &str) {
+        self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+        for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+            self.run(name, &[wrong]).usage_error_about(wrong);
         }
     }
 
