@@ -68,7 +68,7 @@ MISTAKES = {
     "slow_reader_blocks": "Waits until a slow reader has taken a line before it goes on.",
     "slow_reader_kept": "Keeps any amount for a client that does not read.",
     "too_slow_not_said": "Disconnects a slow reader without saying why.",
-    "sixteen_lines_are_too_slow": "Takes a reader for whom more than 16 lines wait for too slow.",
+    "delivered_counts_as_waiting": "Counts what a reader has taken already as waiting for it.",
     # the limit
     "no_limit": "Takes any number of clients.",
     "limit_one_too_many": "Takes one client more than the limit.",
@@ -97,6 +97,7 @@ class Guest:
         self.name = name
         self.lock = threading.Lock()
         self.backlog = bytearray()
+        self.ever = 0
         self.flusher = None
 
     def take(self, data):
@@ -104,15 +105,16 @@ class Guest:
         with self.lock:
             if len(self.backlog) > MAX_BACKLOG_BYTES and MISTAKE != "slow_reader_kept":
                 return True  # told before, and on its way out
+            self.ever += len(data)
             waiting = bool(self.backlog)
-            if MISTAKE != "sixteen_lines_are_too_slow" and (not waiting or MISTAKE == "new_overtakes_waiting"):
+            if not waiting or MISTAKE == "new_overtakes_waiting":
                 data = data[self.send_now(data):]
             self.backlog += data
             if self.backlog and not waiting:
                 self.flusher = threading.Thread(target=self.flush, daemon=True)
                 self.flusher.start()
-            if MISTAKE == "sixteen_lines_are_too_slow":
-                return self.backlog.count(b"\n") <= 16
+            if MISTAKE == "delivered_counts_as_waiting":
+                return self.ever <= MAX_BACKLOG_BYTES
             return len(self.backlog) <= MAX_BACKLOG_BYTES or MISTAKE == "slow_reader_kept"
 
     def send_now(self, data):
