@@ -13,13 +13,12 @@
 //! Lesson: lessons/05_threaded_server.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::delivery::{self, Outgoing};
+use socket_chat::delivery::{self, Crowd, Outgoing};
 use socket_chat::line::{Found, MAX_LINE_BYTES, clean, read_line};
 use socket_chat::tcp;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
@@ -71,46 +70,29 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-/// Who is here, and what is to be told. It belongs to one thread: no lock, and
-/// everybody sees everything in the same order.
+/// Who is here. It belongs to one thread: no lock, and everybody sees
+/// everything in the same order.
 ///
 /// The room works in rounds. While it tells everybody the news, events queue
 /// up; then it takes them all and tells them with one write for each guest.
 /// The more is said, the more lines share a write.
 struct Room {
     limit: usize,
-    guests: BTreeMap<u64, Guest>,
+    guests: BTreeSet<u64>,
+    /// How they hear of each other.
+    crowd: Crowd,
     /// The number of the last name given.
     last: u64,
-    /// The lines of this round.
-    news: Vec<u8>,
-    /// Guests who did not take the news and have been disconnected.
-    lost: Vec<u64>,
     /// For the readers.
     events: SyncSender<Event>,
     /// Whether standard error says already that no thread is to be had.
     short_of_threads: bool,
 }
 
-struct Guest {
-    outgoing: Outgoing,
-    /// How much of this round's news it has, or is not to get.
-    told: usize,
-    /// Where its own lines are in the news. It does not get those.
-    own: Vec<Range<usize>>,
-}
-
 impl Room {
     fn new(limit: usize, events: SyncSender<Event>) -> Room {
-        Room {
-            limit,
-            guests: BTreeMap::new(),
-            last: 0,
-            news: Vec::new(),
-            lost: Vec::new(),
-            events,
-            short_of_threads: false,
-        }
+        let (guests, crowd) = Default::default();
+        Room { limit, guests, crowd, last: 0, events, short_of_threads: false }
     }
 
     fn run(mut self, inbox: &Receiver<Event>) {
@@ -118,7 +100,7 @@ impl Room {
             self.take(event);
             for event in inbox.try_iter().take(MAX_EVENTS) {
                 self.take(event);
-                if self.news.len() >= ROUND_BYTES {
+                if self.crowd.news_bytes() >= ROUND_BYTES {
                     break;
                 }
             }
@@ -129,21 +111,14 @@ impl Room {
     fn take(&mut self, event: Event) {
         match event {
             Event::Arrived(stream) => self.welcome(stream),
-            Event::Said(id, lines) => {
-                // Those who were too slow may still have something to say.
-                let Some(guest) = self.guests.get_mut(&id) else { return };
-                let start = self.news.len();
-                self.news.extend_from_slice(&lines);
-                guest.own.push(start..self.news.len());
-            }
+            // Those who were too slow may still have something to say.
+            Event::Said(id, _) if !self.guests.contains(&id) => {}
+            Event::Said(id, lines) => self.crowd.tell_others(id, &lines),
             Event::SaidTooMuch(id) => {
                 let answer = format!("! line too long: the limit is {MAX_LINE_BYTES} bytes\n");
-                self.tell_one(id, &answer);
+                self.crowd.tell_one(id, answer.as_bytes());
             }
-            Event::Left(id) => {
-                self.tell_one(id, "");
-                self.remove(id, "");
-            }
+            Event::Left(id) => self.remove(id, ""),
         }
     }
 
@@ -170,66 +145,38 @@ impl Room {
         self.short_of_threads = false;
         self.last = id;
 
-        let here = self.guests.len() + 1;
-        self.news.extend_from_slice(format!("* guest-{id} joined ({here} here)\n").as_bytes());
-        let told = self.news.len();
-        self.guests.insert(id, Guest { outgoing: Outgoing::new(stream), told, own: Vec::new() });
-        self.tell_one(id, &format!("* welcome, guest-{id} ({here} here)\n"));
+        self.guests.insert(id);
+        let here = self.guests.len();
+        self.crowd.tell_all(format!("* guest-{id} joined ({here} here)\n").as_bytes());
+        self.crowd.add(id, Outgoing::new(stream));
+        self.crowd.listen(id);
+        self.crowd.tell_one(id, format!("* welcome, guest-{id} ({here} here)\n").as_bytes());
     }
 
     /// Takes a guest out of the room; the others will be told.
     fn remove(&mut self, id: u64, why: &str) {
-        if self.guests.remove(&id).is_some() {
-            let here = self.guests.len();
-            let notice = format!("* guest-{id} left {why}({here} here)\n");
-            self.news.extend_from_slice(notice.as_bytes());
+        if !self.guests.remove(&id) {
+            return;
         }
-    }
-
-    /// Tells one guest the news so far, then `note`.
-    fn tell_one(&mut self, id: u64, note: &str) {
-        let Some(guest) = self.guests.get_mut(&id) else { return };
-        let mut text = guest.untold(&self.news);
-        text.extend_from_slice(note.as_bytes());
-        if guest.outgoing.send(&text).is_err() {
-            self.lost.push(id);
+        // What is queued for it is still sent.
+        if let Some(outgoing) = self.crowd.remove(id) {
+            outgoing.finish();
         }
+        let here = self.guests.len();
+        self.crowd.tell_all(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
     }
 
     /// Tells all guests the news, and who was lost while being told.
     fn tell_everybody(&mut self) {
-        while !self.news.is_empty() || !self.lost.is_empty() {
-            for (&id, guest) in &mut self.guests {
-                let sent = if guest.told == 0 && guest.own.is_empty() {
-                    guest.outgoing.send(&self.news)
-                } else {
-                    let text = guest.untold(&self.news);
-                    guest.outgoing.send(&text)
-                };
-                guest.told = 0;
-                if sent.is_err() {
-                    self.lost.push(id);
-                }
+        loop {
+            let lost = self.crowd.deliver();
+            if lost.is_empty() {
+                return;
             }
-            self.news.clear();
-            for id in std::mem::take(&mut self.lost) {
+            for id in lost {
                 self.remove(id, "(too slow) ");
             }
         }
-    }
-}
-
-impl Guest {
-    /// What is new to this guest: the news behind `told`, less its own lines.
-    fn untold(&mut self, news: &[u8]) -> Vec<u8> {
-        let mut text = Vec::new();
-        for own in self.own.drain(..) {
-            text.extend_from_slice(&news[self.told..own.start]);
-            self.told = own.end;
-        }
-        text.extend_from_slice(&news[self.told..]);
-        self.told = news.len();
-        text
     }
 }
 

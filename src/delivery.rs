@@ -11,12 +11,17 @@
 //! take all in that time gets a thread of its own, which writes what is late
 //! while everybody else goes on. When it has caught up the thread ends.
 //!
+//! And a write costs much the same for one line as for a hundred. So a
+//! [`Crowd`] collects what is new and tells it to each peer with one write.
+//!
 //! Servers with more clients than threads ask the system which sockets are
 //! ready instead: look up `epoll`, `kqueue` and `IOCP`.
 
 use crate::cli;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -60,6 +65,8 @@ struct Late {
     waiting: usize,
     /// Whether a thread is writing.
     has_writer: bool,
+    /// Whether nothing more is to come, and the sending half can be closed.
+    finishing: bool,
 }
 
 /// The peer has let more than [`MAX_LATE_BYTES`] pile up. It was disconnected.
@@ -94,7 +101,7 @@ impl Outgoing {
             return Ok(());
         }
         if late.waiting + bytes.len() > MAX_LATE_BYTES {
-            let _ = self.stream.shutdown(Shutdown::Both);
+            self.close();
             return Err(TooSlow);
         }
         late.bytes.extend_from_slice(bytes);
@@ -104,6 +111,31 @@ impl Outgoing {
             late.has_writer = self.start_writer();
         }
         Ok(())
+    }
+
+    /// Closes the sending half when all is sent. There will be no more.
+    ///
+    /// A peer that takes nothing of what is late for 5 s does not get the rest.
+    pub fn finish(&self) {
+        let mut late = lock(&self.late);
+        late.finishing = true;
+        if late.waiting > 0 && !late.has_writer {
+            late.has_writer = self.start_writer();
+        }
+        if !late.has_writer {
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Whether something waits here that the peer has not taken.
+    pub fn is_late(&self) -> bool {
+        lock(&self.late).waiting > 0
+    }
+
+    /// Ends the connection at once, in both directions: whoever reads from it
+    /// or writes to it in another thread wakes up.
+    pub fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Starts a thread that writes what is late. Nobody joins it: it ends by
@@ -124,6 +156,115 @@ impl Outgoing {
             cli::warn(format_args!("no thread for a slow client, it has to wait: {error}"));
         }
         started.is_ok()
+    }
+}
+
+/// Many peers that hear the same news, in the same order, each less its own
+/// words. For whoever wants to tell everybody, without a system call for each
+/// line and each peer.
+///
+/// What is told waits until [`deliver`](Crowd::deliver): then each peer gets
+/// all that is new to it with one write.
+#[derive(Default)]
+pub struct Crowd {
+    peers: BTreeMap<u64, Peer>,
+    /// What is new since the last delivery.
+    news: Vec<u8>,
+    /// Peers that did not take what was sent, and have been disconnected.
+    lost: Vec<u64>,
+}
+
+struct Peer {
+    outgoing: Outgoing,
+    /// How much of the news it has, or is not to get. None: it does not listen.
+    told: Option<usize>,
+    /// Where its own words are in the news. It does not get those.
+    own: Vec<Range<usize>>,
+}
+
+impl Crowd {
+    /// Adds a peer under a new number. It hears only what it is told alone,
+    /// until it [listens](Crowd::listen).
+    pub fn add(&mut self, id: u64, outgoing: Outgoing) {
+        self.peers.insert(id, Peer { outgoing, told: None, own: Vec::new() });
+    }
+
+    /// From here on, this peer hears the news.
+    pub fn listen(&mut self, id: u64) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.told = Some(self.news.len());
+        }
+    }
+
+    /// Takes out a peer, with all that it was told before sent, or waiting.
+    pub fn remove(&mut self, id: u64) -> Option<Outgoing> {
+        self.tell_one(id, b"");
+        self.peers.remove(&id).map(|peer| peer.outgoing)
+    }
+
+    /// Tells all who listen.
+    pub fn tell_all(&mut self, words: &[u8]) {
+        self.news.extend_from_slice(words);
+    }
+
+    /// Tells all who listen, but for one: these are its own words.
+    pub fn tell_others(&mut self, id: u64, words: &[u8]) {
+        let start = self.news.len();
+        self.news.extend_from_slice(words);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.own.push(start..self.news.len());
+        }
+    }
+
+    /// Tells one peer, behind all that it was told before.
+    pub fn tell_one(&mut self, id: u64, words: &[u8]) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let mut text = peer.untold(&self.news);
+        text.extend_from_slice(words);
+        if peer.outgoing.send(&text).is_err() {
+            self.lost.push(id);
+        }
+    }
+
+    /// How many bytes of news wait for delivery.
+    pub fn news_bytes(&self) -> usize {
+        self.news.len()
+    }
+
+    /// Sends the news to all who listen. Returns who was lost since the last
+    /// time: they were too slow and are disconnected, but not yet removed.
+    pub fn deliver(&mut self) -> Vec<u64> {
+        if !self.news.is_empty() {
+            for (&id, peer) in &mut self.peers {
+                let sent = if peer.told == Some(0) && peer.own.is_empty() {
+                    peer.outgoing.send(&self.news)
+                } else {
+                    let text = peer.untold(&self.news);
+                    peer.outgoing.send(&text)
+                };
+                peer.told = peer.told.and(Some(0));
+                if sent.is_err() {
+                    self.lost.push(id);
+                }
+            }
+            self.news.clear();
+        }
+        std::mem::take(&mut self.lost)
+    }
+}
+
+impl Peer {
+    /// What is new to this peer: the news behind `told`, less its own words.
+    fn untold(&mut self, news: &[u8]) -> Vec<u8> {
+        let mut text = Vec::new();
+        let Some(mut told) = self.told else { return text };
+        for own in self.own.drain(..) {
+            text.extend_from_slice(&news[told..own.start]);
+            told = own.end;
+        }
+        text.extend_from_slice(&news[told..]);
+        self.told = Some(news.len());
+        text
     }
 }
 
@@ -149,6 +290,9 @@ fn write_late(stream: &Arc<TcpStream>, late: &Arc<Mutex<Late>>) {
         if queue.bytes.is_empty() {
             let _ = stream.set_write_timeout(Some(PATIENCE));
             queue.has_writer = false;
+            if queue.finishing {
+                let _ = stream.shutdown(Shutdown::Write);
+            }
             return;
         }
         let bytes = std::mem::take(&mut queue.bytes);
@@ -170,9 +314,8 @@ fn write_pieces(mut stream: &TcpStream, late: &Arc<Mutex<Late>>, mut bytes: &[u8
                 bytes = &bytes[taken..];
                 lock(late).waiting -= taken;
             }
-            // Slow is allowed to those who are here. When ours is the only
-            // hand on the queue, its owner has left.
-            Err(e) if is_timeout(e.kind()) && Arc::strong_count(late) > 1 => {}
+            // Slow is allowed to those who are here, not to those who leave.
+            Err(e) if is_timeout(e.kind()) && !lock(late).finishing => {}
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(_) => return false,
         }

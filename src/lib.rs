@@ -14,4 +14,5 @@
 pub mod cli;
 pub mod delivery;
 pub mod line;
+pub mod message;
 pub mod tcp;
