@@ -14,10 +14,10 @@
 
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{Found, MAX_CLIENT_LINE_BYTES, clean, read_line};
-use socket_chat::tcp;
-use std::io::{self, BufReader, ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use socket_chat::tcp::{self, Connection};
+use std::io::{self, BufReader};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 
 const USAGE: &str = "\
@@ -29,40 +29,18 @@ fn main() -> Result<(), Failure> {
     let address = args.address("127.0.0.1:12345");
     args.finish();
 
-    let stream = TcpStream::connect(&address)
-        .map_err(|e| tcp::cannot_connect(&address, &e, "05_threaded_server"))?;
-    // Each line leaves at once, even while the one before is on its way.
-    stream.set_nodelay(true)?;
-    let connection = Arc::new(Connection { stream, sent: Mutex::new(Ok(())) });
+    let connection = Arc::new(Connection::open(&address, "05_threaded_server")?);
 
     // Receiving is the main thread's, because the end of the connection ends
     // the program. Nobody joins the other one: it may wait for the keyboard.
     let typing = Arc::clone(&connection);
     thread::Builder::new().name("typing".into()).spawn(move || send(&typing))?;
-    receive(&connection.stream)?;
-
-    // A reset is told to one thread only, and that may have been the other.
-    // Shutting down ends a write that still waits, and with it the lock.
-    let _ = connection.stream.shutdown(Shutdown::Both);
-    match &*connection.sent.lock().unwrap_or_else(PoisonError::into_inner) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(tcp::lost(e)),
-        _ => {
-            cli::warn("* the server has closed the connection");
-            Ok(())
-        }
-    }
-}
-
-/// One socket for two threads: `&TcpStream` reads and writes.
-struct Connection {
-    stream: TcpStream,
-    /// How the last write went. Locked while one is under way.
-    sent: Mutex<io::Result<()>>,
+    receive(connection.stream())?;
+    connection.ended()
 }
 
 /// Sends each line of standard input, then closes the sending half.
 fn send(connection: &Connection) {
-    let mut stream = &connection.stream;
     let mut typed = io::stdin().lock();
     let mut line = Vec::new();
     loop {
@@ -74,14 +52,11 @@ fn send(connection: &Connection) {
                 break;
             }
         }
-        let mut sent = connection.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        *sent = stream.write_all(&line);
-        if sent.is_err() {
-            // The connection is over, and the main thread says how.
+        if !connection.send(&line) {
             return;
         }
     }
-    let _ = stream.shutdown(Shutdown::Write);
+    connection.finish();
 }
 
 /// Prints each line that the server sends, until it closes.

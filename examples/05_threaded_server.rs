@@ -125,8 +125,8 @@ impl Room {
     /// Gives a newcomer a name and a reader, or says why not.
     fn welcome(&mut self, stream: TcpStream) {
         if self.guests.len() >= self.limit {
-            let limit = self.limit;
-            delivery::refuse(&stream, &format!("! the room is full: the limit is {limit}\n"));
+            let word = format!("! the room is full: the limit is {}\n", self.limit);
+            delivery::refuse(&stream, word.as_bytes());
             return;
         }
         let id = self.last + 1;
@@ -139,7 +139,7 @@ impl Room {
                 cli::warn(format_args!("no thread for a newcomer: {error}"));
             }
             self.short_of_threads = true;
-            delivery::refuse(&stream, "! the server is out of threads: try again later\n");
+            delivery::refuse(&stream, b"! the server is out of threads: try again later\n");
             return;
         }
         self.short_of_threads = false;

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::net::SocketAddrV6;
 use std::ops::RangeInclusive;
 use std::process;
+use std::time::Duration;
 
 /// Why a program ends before its time: one line for the person at the terminal.
 ///
@@ -35,8 +36,9 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// The arguments of one run: first its options are taken out, then its words,
-/// then [`finish`](Args::finish) refuses what is left.
+/// The arguments of one run: first its [role](Args::role) if it has several,
+/// then its options are taken out, then its words; then
+/// [`finish`](Args::finish) refuses what is left.
 ///
 /// What can't be understood ends the program: one line that names it, then
 /// the usage, on standard error, and exit status 2.
@@ -60,6 +62,28 @@ impl Args {
         Args { usage, left }
     }
 
+    /// Takes the first word, which says what the program is to be: one of
+    /// `roles`, and the first of them where there is no argument at all.
+    pub fn role(&mut self, roles: &[&'static str]) -> &'static str {
+        if self.left.is_empty() {
+            return roles[0];
+        }
+        let given = self.left.remove(0);
+        match roles.iter().find(|role| **role == given) {
+            Some(role) => role,
+            None => self
+                .refuse(&format!("\"{given}\" is unknown here: begin with {}", roles.join(" or "))),
+        }
+    }
+
+    /// Takes the next word, which is needed: the usage calls it `what`.
+    pub fn word(&mut self, what: &str) -> String {
+        if self.left.first().is_none_or(|word| word.starts_with('-')) {
+            self.refuse(&format!("{what} is missing"));
+        }
+        self.left.remove(0)
+    }
+
     /// Takes out `option` and the whole number behind it, which must be in
     /// `range`; `default` where the option is not given.
     pub fn number(&mut self, option: &str, range: RangeInclusive<usize>, default: usize) -> usize {
@@ -78,6 +102,13 @@ impl Args {
                 "{option} must be a number from {low} to {high}, not \"{given}\""
             )),
         }
+    }
+
+    /// Takes out `--heartbeat-ms`: how long somebody may be silent before it is
+    /// asked whether it is there. 10 s where it is not given.
+    pub fn heartbeat(&mut self) -> Duration {
+        let milliseconds = self.number("--heartbeat-ms", 50..=3_600_000, 10_000);
+        Duration::from_millis(milliseconds as u64)
     }
 
     /// Takes the next word for an address, `HOST:PORT`; `default` where there

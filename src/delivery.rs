@@ -94,7 +94,7 @@ impl Outgoing {
     /// connection has been shut down then.
     pub fn send(&self, mut bytes: &[u8]) -> Result<(), TooSlow> {
         let mut late = lock(&self.late);
-        if late.waiting == 0 {
+        if late.waiting == 0 && !bytes.is_empty() {
             bytes = write_now(&self.stream, bytes);
         }
         if bytes.is_empty() {
@@ -338,10 +338,10 @@ fn lock(late: &Mutex<Late>) -> MutexGuard<'_, Late> {
 /// Never waits. What the client has sent meanwhile is read and thrown away,
 /// or closing would reset the connection, and the reset could overtake the
 /// word (RFC 2525, section 2.17).
-pub fn refuse(stream: &TcpStream, word: &str) {
+pub fn refuse(stream: &TcpStream, word: &[u8]) {
     let mut stream = stream;
     let _ = stream.set_nonblocking(true);
-    let _ = stream.write_all(word.as_bytes());
+    let _ = stream.write_all(word);
     let _ = stream.shutdown(Shutdown::Write);
     // Bounded: a client that sends without end gets its reset after all.
     let mut unread = [0; 4096];

@@ -3,16 +3,27 @@
 //! | module | in a sentence | step |
 //! | --- | --- | --- |
 //! | [`cli`] | arguments, output, errors of one line | 01 |
-//! | [`tcp`] | listening, accepting, connecting | 01, 03 |
+//! | [`tcp`] | listening, accepting, connecting | 01, 03, 04 |
 //! | [`mod@line`] | a bounded line from a stream; cleaning text | 03, 05 |
 //! | [`delivery`] | sending to many peers without waiting for one | 05 |
+//! | [`message`] | a header, a sender, a body: the format | 06 |
+//! | [`members`] | who is here, and who is alive | 06, 07 |
+//! | [`room`] | who gets what, and how it ends for each | 06, 07 |
+//! | [`visitor`] | what one client may say, and what it gets for an answer | 06 |
+//! | [`client`] | the client of the message steps | 06 |
+//! | [`stop`] | Ctrl-C, SIGTERM and `/quit` | 07 |
 //!
 //! The programs are in `examples/`, each with a lesson of the same name in
 //! `lessons/`. An idea is written out in full where it is taught: what only
 //! one program needs stands there, and what two need stands here.
 
 pub mod cli;
+pub mod client;
 pub mod delivery;
 pub mod line;
+pub mod members;
 pub mod message;
+pub mod room;
+pub mod stop;
 pub mod tcp;
+pub mod visitor;

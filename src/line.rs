@@ -101,7 +101,7 @@ pub fn clean(line: &[u8]) -> Cow<'_, str> {
 }
 
 /// Whether a terminal obeys `c` rather than showing it.
-fn is_obeyed(c: char) -> bool {
+pub fn is_obeyed(c: char) -> bool {
     c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

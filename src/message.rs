@@ -134,6 +134,11 @@ impl<'a> Message<'a> {
         Message { kind, sequence: 0, timestamp, sender, body }
     }
 
+    /// The PONG that answers a PING.
+    pub fn pong(ping: &Message) -> Message<'static> {
+        Message { sequence: ping.sequence, ..Message::new(Kind::Pong, "", "") }
+    }
+
     /// Reads the next message from a stream, into `buffer`. None where the
     /// stream ends between two messages.
     ///

@@ -1,11 +1,13 @@
 //! The first moments of a TCP connection: listening, accepting, connecting,
 //! each with an error that says what to try.
 //!
-//! Introduced by step 01 (a server) and step 03 (a client).
+//! Introduced by step 01 (a server), step 03 (a client) and step 04 (a client
+//! with two threads).
 
 use crate::cli::{self, Failure};
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -85,7 +87,81 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// Wakes the thread that waits in [`accept`] at `address`, by connecting.
+///
+/// # Errors
+///
+/// Those of connecting: then it may go on waiting.
+pub fn knock(mut address: SocketAddr) -> io::Result<()> {
+    // "All addresses of this machine" is where it listens, not where it is.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    TcpStream::connect_timeout(&address, Duration::from_millis(500)).map(drop)
+}
+
 /// Says that a connection has failed while it was in use.
 pub fn lost(error: &io::Error) -> Failure {
     Failure::new(format!("the connection was lost: {error}"))
+}
+
+/// A client's connection, for two threads: one socket, and `&TcpStream` reads
+/// and writes.
+pub struct Connection {
+    stream: TcpStream,
+    /// How the last write went. Locked while one is under way.
+    sent: Mutex<io::Result<()>>,
+}
+
+impl Connection {
+    /// Connects to `address`, where `server`, an example, should listen.
+    ///
+    /// # Errors
+    ///
+    /// One line that says what to try.
+    pub fn open(address: &str, server: &str) -> Result<Connection, Failure> {
+        let stream =
+            TcpStream::connect(address).map_err(|e| cannot_connect(address, &e, server))?;
+        // Each line leaves at once, even while the one before is on its way.
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, sent: Mutex::new(Ok(())) })
+    }
+
+    /// The stream, to read from.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends all of `bytes`. False when the connection is over: the thread
+    /// that reads says how.
+    pub fn send(&self, bytes: &[u8]) -> bool {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        *sent = (&self.stream).write_all(bytes);
+        sent.is_ok()
+    }
+
+    /// Closes the sending half: there will be no more from here.
+    pub fn finish(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Says how the connection has ended, once its stream has.
+    ///
+    /// # Errors
+    ///
+    /// It was reset. That is told to one thread only, and it may have been the
+    /// one that sends.
+    pub fn ended(&self) -> Result<(), Failure> {
+        // This ends a write that still waits, and with it the lock.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        match &*self.sent.lock().unwrap_or_else(PoisonError::into_inner) {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(lost(e)),
+            _ => {
+                cli::warn("* the server has closed the connection");
+                Ok(())
+            }
+        }
+    }
 }
