@@ -34,7 +34,7 @@ fn main() -> Result<(), Failure> {
         let name = args.word("NAME");
         let address = args.address("127.0.0.1:12345");
         args.finish();
-        return client::chat(&name, &address, "06_message_headers");
+        return client::chat(&name, &address, "06_message_headers serve");
     }
     let address = args.address("127.0.0.1:12345");
     args.finish();

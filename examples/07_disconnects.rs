@@ -41,7 +41,7 @@ fn main() -> Result<(), Failure> {
         let name = args.word("NAME");
         let address = args.address("127.0.0.1:12345");
         args.finish();
-        return client::chat(&name, &address, "07_disconnects");
+        return client::chat(&name, &address, "07_disconnects serve");
     }
     let heartbeat = args.heartbeat();
     let limit = args.number("--limit", 1..=MAX_CLIENTS, MAX_CLIENTS);

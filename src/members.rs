@@ -5,7 +5,7 @@
 
 use crate::line::is_obeyed;
 use crate::message::MAX_SENDER_BYTES;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 /// The names of those who are here.
@@ -74,51 +74,83 @@ impl Names {
     }
 }
 
-/// The signs of life of one member.
-pub struct Pulse {
-    /// When something last came from it, or when it was last asked.
+/// Finds those who only seem to be here: whoever is silent for one heartbeat
+/// is to be asked, and whoever then gives no sign for two more is dead.
+///
+/// `Id` is what its owner knows them by.
+pub struct Heartbeat<Id> {
+    time: Duration,
+    pulses: BTreeMap<Id, Pulse>,
+    /// No later than the first one is due. None: nobody is here.
+    next_look: Option<Instant>,
+}
+
+struct Pulse {
+    /// When something last came, or when it was asked.
     since: Instant,
-    /// Whether it was asked, and has not answered yet.
+    /// Whether it was asked, and nothing has come yet.
     asked: bool,
 }
 
-/// What to do about a member.
+/// What a [look](Heartbeat::look) has shown.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Checked {
-    /// Nothing: it is alive, or has time to answer.
-    Alive,
-    /// Ask it for a sign of life.
-    Ask,
-    /// It has not answered for two heartbeats.
-    Dead,
+pub struct Silent<Id> {
+    /// To be asked for a sign of life.
+    pub ask: Vec<Id>,
+    /// To be given up. They are forgotten already.
+    pub dead: Vec<Id>,
 }
 
-impl Pulse {
-    /// Something has come just now.
-    pub fn new(now: Instant) -> Pulse {
-        Pulse { since: now, asked: false }
+impl<Id: Copy + Ord> Heartbeat<Id> {
+    /// Nobody is here yet.
+    pub fn new(time: Duration) -> Heartbeat<Id> {
+        Heartbeat { time, pulses: BTreeMap::new(), next_look: None }
     }
 
-    /// When to [check](Pulse::check) it.
-    pub fn due(&self, heartbeat: Duration) -> Instant {
-        self.since + heartbeat * if self.asked { 2 } else { 1 }
+    /// Somebody has come, or has given a sign of life, now.
+    pub fn hear(&mut self, id: Id, now: Instant) {
+        self.pulses.insert(id, Pulse { since: now, asked: false });
+        self.next_look.get_or_insert(now + self.time);
     }
 
-    /// Looks whether it is alive. Whoever is to be asked counts as asked.
-    pub fn check(&mut self, now: Instant, heartbeat: Duration) -> Checked {
-        if now < self.due(heartbeat) {
-            return Checked::Alive;
-        }
-        if self.asked {
-            return Checked::Dead;
-        }
-        *self = Pulse { since: now, asked: true };
-        Checked::Ask
+    /// Somebody has left.
+    pub fn forget(&mut self, id: Id) {
+        self.pulses.remove(&id);
     }
 
-    /// Takes back a time in which nothing could be heard, because we slept.
-    pub fn forgive(&mut self, slept: Duration) {
-        self.since += slept;
+    /// When to look at the latest.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    /// Looks who has been silent for too long. Nobody, if it is not yet time.
+    pub fn look(&mut self, now: Instant) -> Silent<Id> {
+        let mut silent = Silent { ask: Vec::new(), dead: Vec::new() };
+        let Some(late) = self.next_look.and_then(|look| now.checked_duration_since(look)) else {
+            return silent;
+        };
+        // Nobody who comes or shows itself later is due before this.
+        let mut next = now + self.time;
+        self.pulses.retain(|&id, pulse| {
+            // If this whole program slept, the silence was ours.
+            if late > self.time {
+                pulse.since += late;
+            }
+            let due = |pulse: &Pulse| pulse.since + self.time * if pulse.asked { 2 } else { 1 };
+            let is_due = due(pulse) <= now;
+            if is_due && pulse.asked {
+                silent.dead.push(id);
+                return false;
+            }
+            if is_due {
+                silent.ask.push(id);
+                *pulse = Pulse { since: now, asked: true };
+            }
+            next = next.min(due(pulse));
+            true
+        });
+        self.next_look = Some(next).filter(|_| !self.pulses.is_empty());
+        silent
     }
 }
 
@@ -156,7 +188,7 @@ mod tests {
         for number in 0..500 {
             assert_eq!(names.take(&format!("guest-{number}")), Ok(()));
         }
-        for limit in 40..5000 {
+        for limit in (40..5000).step_by(9) {
             for own in ["Al", "guest-250", "guest-99"] {
                 let list = names.list(own, limit);
                 assert!(list.len() <= limit, "{limit} bytes: {list}");
@@ -172,14 +204,35 @@ mod tests {
 
     #[test]
     fn the_silent_are_asked_once_and_then_given_up() {
-        let (start, beat) = (Instant::now(), Duration::from_secs(1));
-        let mut pulse = Pulse::new(start);
-        let mut at = |beats: f64| pulse.check(start + beat.mul_f64(beats), beat);
-        assert_eq!(at(0.9), Checked::Alive);
-        assert_eq!(at(1.0), Checked::Ask);
-        assert_eq!(at(2.9), Checked::Alive);
-        assert_eq!(at(3.0), Checked::Dead);
-        pulse.forgive(beat);
-        assert_eq!(pulse.check(start + beat * 3, beat), Checked::Alive);
+        let (start, time) = (Instant::now(), Duration::from_secs(1));
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut heartbeat = Heartbeat::new(time);
+        let silent = |ask: &[u8], dead: &[u8]| Silent { ask: ask.into(), dead: dead.into() };
+        assert_eq!(heartbeat.next_look(), None);
+        heartbeat.hear(1, at(0));
+        heartbeat.hear(2, at(500));
+        assert_eq!(heartbeat.look(at(900)), silent(&[], &[]));
+        assert_eq!(heartbeat.next_look(), Some(at(1000)));
+        assert_eq!(heartbeat.look(at(1000)), silent(&[1], &[]));
+        assert_eq!(heartbeat.next_look(), Some(at(1500)));
+        assert_eq!(heartbeat.look(at(1500)), silent(&[2], &[]));
+        heartbeat.hear(2, at(1600));
+        assert_eq!(heartbeat.look(at(2500)), silent(&[], &[]));
+        assert_eq!(heartbeat.look(at(2600)), silent(&[2], &[]));
+        assert_eq!(heartbeat.look(at(3000)), silent(&[], &[1]));
+        heartbeat.forget(2);
+        assert_eq!(heartbeat.look(at(4000)), silent(&[], &[]));
+        assert_eq!(heartbeat.next_look(), None);
+    }
+
+    #[test]
+    fn whoever_sleeps_does_not_blame_others() {
+        let (start, time) = (Instant::now(), Duration::from_secs(1));
+        let mut heartbeat = Heartbeat::new(time);
+        heartbeat.hear('a', start);
+        heartbeat.look(start + time);
+        let after = heartbeat.look(start + time * 10);
+        assert_eq!(after, Silent { ask: vec![], dead: vec![] });
+        assert_eq!(heartbeat.look(start + time * 11).dead, ['a']);
     }
 }

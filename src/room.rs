@@ -8,7 +8,7 @@
 //! (see [`visitor`](crate::visitor)).
 
 use crate::delivery::{Crowd, Outgoing};
-use crate::members::{Checked, Names, Pulse};
+use crate::members::{Heartbeat, Names};
 use crate::message::{Kind, MAX_BODY_BYTES, Message};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -99,30 +99,25 @@ pub struct Rules {
 /// everything in the same order.
 pub struct Room {
     rules: Rules,
-    clients: BTreeMap<u64, Client>,
+    /// Who is here, and under which name. None: it has not joined.
+    clients: BTreeMap<u64, Option<String>>,
     names: Names,
     /// How they hear of each other.
     crowd: Crowd,
     /// Those for whom it is over, until their reader has ended, and when their
     /// time to take the last word is over.
     leaving: BTreeMap<u64, (Outgoing, Instant)>,
-    /// When to look at the pulses.
-    next_look: Option<Instant>,
+    heartbeat: Option<Heartbeat<u64>>,
     /// Whether it was told to stop.
     stopping: bool,
-}
-
-struct Client {
-    /// None: it has not joined.
-    name: Option<String>,
-    pulse: Pulse,
 }
 
 impl Room {
     /// Opens an empty room.
     pub fn new(rules: Rules) -> Room {
+        let heartbeat = rules.heartbeat.map(Heartbeat::new);
         let (clients, names, crowd, leaving) = Default::default();
-        Room { rules, clients, names, crowd, leaving, next_look: None, stopping: false }
+        Room { rules, clients, names, crowd, leaving, heartbeat, stopping: false }
     }
 
     /// Runs the room until it is told to stop, and has stopped.
@@ -175,20 +170,17 @@ impl Room {
     }
 
     fn arrived(&mut self, id: u64, outgoing: Outgoing) {
-        let now = Instant::now();
         if self.clients.len() >= self.rules.limit {
             let why = format!("the room is full: the limit is {}", self.rules.limit);
             // If it does not take that, it is over all the same.
             let _ = outgoing.send(&error(&why));
             outgoing.finish();
-            self.leaving.insert(id, (outgoing, now + LINGER));
+            self.leaving.insert(id, (outgoing, Instant::now() + LINGER));
             return;
         }
-        self.clients.insert(id, Client { name: None, pulse: Pulse::new(now) });
+        self.clients.insert(id, None);
         self.crowd.add(id, outgoing);
-        if let Some(heartbeat) = self.rules.heartbeat {
-            self.next_look.get_or_insert(now + heartbeat);
-        }
+        self.is_alive(id);
     }
 
     /// Gives a name to a client, and tells the others. False: it can't have it.
@@ -204,15 +196,16 @@ impl Room {
         let here = self.names.list(&name, MAX_BODY_BYTES);
         self.crowd.listen(id);
         self.crowd.tell_one(id, &Message::new(Kind::Welcome, &name, &here).to_bytes());
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.name = Some(name);
-        }
+        self.clients.insert(id, Some(name));
         true
     }
 
     /// Ends it for a client: once, whoever notices first.
     fn end(&mut self, id: u64, ending: &Ending) {
-        let Some(client) = self.clients.remove(&id) else { return };
+        let Some(name) = self.clients.remove(&id) else { return };
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.forget(id);
+        }
         if let Ending::ProtocolError(why) = ending {
             self.crowd.tell_one(id, &error(why));
         }
@@ -224,7 +217,7 @@ impl Room {
             }
             self.leaving.insert(id, (outgoing, Instant::now() + LINGER));
         }
-        if let Some(name) = client.name {
+        if let Some(name) = name {
             self.names.free(&name);
             let why = (self.rules.reason)(ending);
             self.crowd.tell_all(&Message::new(Kind::Leave, &name, why).to_bytes());
@@ -233,9 +226,11 @@ impl Room {
 
     /// Whether that client is here. If so, it has just shown that it lives.
     fn is_alive(&mut self, id: u64) -> bool {
-        let Some(client) = self.clients.get_mut(&id) else { return false };
-        client.pulse = Pulse::new(Instant::now());
-        true
+        let is_here = self.clients.contains_key(&id);
+        if let Some(heartbeat) = self.heartbeat.as_mut().filter(|_| is_here) {
+            heartbeat.hear(id, Instant::now());
+        }
+        is_here
     }
 
     /// Tells all clients the news, and who was lost while being told.
@@ -253,7 +248,8 @@ impl Room {
 
     /// When the clock has to be looked at next.
     fn next_due(&self) -> Option<Instant> {
-        self.leaving.values().map(|(_, due)| *due).chain(self.next_look).min()
+        let look = self.heartbeat.as_ref().and_then(Heartbeat::next_look);
+        self.leaving.values().map(|(_, due)| *due).chain(look).min()
     }
 
     fn look_at_the_clock(&mut self) {
@@ -265,36 +261,14 @@ impl Room {
             }
             *due = now + LINGER;
         }
-        if let (Some(heartbeat), Some(look)) = (self.rules.heartbeat, self.next_look) {
-            if look <= now {
-                self.look_at_pulses(now, heartbeat, now - look);
-            }
+        let Some(heartbeat) = &mut self.heartbeat else { return };
+        let silent = heartbeat.look(now);
+        for id in silent.ask {
+            self.crowd.tell_one(id, &Message::new(Kind::Ping, "", "").to_bytes());
         }
-    }
-
-    /// Asks the silent, and gives up those who were asked. `late` says how
-    /// much too late this comes.
-    fn look_at_pulses(&mut self, now: Instant, heartbeat: Duration, late: Duration) {
-        let mut dead = Vec::new();
-        for (&id, client) in &mut self.clients {
-            // If this whole program slept, the silence was ours.
-            if late > heartbeat {
-                client.pulse.forgive(late);
-            }
-            match client.pulse.check(now, heartbeat) {
-                Checked::Alive => {}
-                Checked::Ask => {
-                    self.crowd.tell_one(id, &Message::new(Kind::Ping, "", "").to_bytes());
-                }
-                Checked::Dead => dead.push(id),
-            }
-        }
-        for id in dead {
+        for id in silent.dead {
             self.end(id, &Ending::TimedOut);
         }
-        // Whoever shows itself, or comes, is due one heartbeat later.
-        let due = self.clients.values().map(|client| client.pulse.due(heartbeat)).min();
-        self.next_look = due.map(|due| due.min(now + heartbeat));
     }
 
     /// Says goodbye to all, behind everything that was said before.

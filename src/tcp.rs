@@ -22,7 +22,7 @@ pub fn cannot_listen(address: &str, error: &io::Error) -> Failure {
     let who = if cfg!(windows) {
         format!("netstat -ano | findstr {port}")
     } else if cfg!(target_os = "linux") {
-        format!("ss -ltnp 'sport = {port}'")
+        format!("ss -ltunp 'sport = {port}'")
     } else {
         format!("lsof -i {port}")
     };
@@ -92,14 +92,19 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// # Errors
 ///
 /// Those of connecting: then it may go on waiting.
-pub fn knock(mut address: SocketAddr) -> io::Result<()> {
-    // "All addresses of this machine" is where it listens, not where it is.
+pub fn knock(address: SocketAddr) -> io::Result<()> {
+    TcpStream::connect_timeout(&reachable(address), Duration::from_millis(500)).map(drop)
+}
+
+/// Where a listener is reached from this machine. "All addresses" (`0.0.0.0`
+/// and `[::]`) are good to listen on, but no place to send to.
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    TcpStream::connect_timeout(&address, Duration::from_millis(500)).map(drop)
+    address
 }
 
 /// Says that a connection has failed while it was in use.
