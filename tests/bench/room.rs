@@ -1,20 +1,22 @@
-//! `cargo bench`: how fast the room of step 05 is, beside the obvious way.
+//! `cargo bench`: how fast the rooms of steps 05, 07 and 08 are, beside the
+//! obvious ways.
 //!
-//! Starts the program, fills the room, and lets everybody talk. The obvious
-//! way, a list of streams behind a lock, is at the end of this file and runs
-//! in this process. The write limit is what one thread can write to sockets
-//! when nobody looks at the bytes. All three run in turn, several times: trust
-//! the ratios, since a machine's speed drifts.
+//! Starts the programs, fills their rooms, and lets everybody talk. The
+//! obvious way for lines, a list of streams behind a lock, is at the end of
+//! this file and runs in this process; for datagrams it is a loop in Python.
+//! The write limit is what one thread can write to sockets when nobody looks
+//! at the bytes. All run in turn, several times: trust the ratios, since a
+//! machine's speed drifts.
 //!
 //! `cargo bench -- --short` only shows that it runs.
 
 #![allow(missing_docs, clippy::cast_precision_loss, clippy::naive_bytecount)]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +28,65 @@ const WINDOW: u64 = 64;
 /// At most so many clients talk; the others listen.
 const SENDERS: usize = 10;
 
+/// What the clients of a room speak.
+#[derive(Clone, Copy)]
+enum Language {
+    /// Step 05: lines.
+    Lines,
+    /// Step 07: messages, whose body is the line without its end.
+    Messages,
+}
+
+/// The bytes of a message, as the contract draws them.
+fn message(kind: u8, sender: &str, body: &str) -> Vec<u8> {
+    let mut bytes = vec![b'C', b'H', 1, kind];
+    bytes.extend([0; 12]);
+    for text in [sender, body] {
+        bytes.extend(u16::try_from(text.len()).expect("it is short").to_be_bytes());
+    }
+    bytes.extend([sender, body].concat().into_bytes());
+    bytes
+}
+
+impl Language {
+    /// What client number `number` sends to come in. All names are as long.
+    fn join(self, number: usize) -> Vec<u8> {
+        match self {
+            Language::Lines => Vec::new(),
+            Language::Messages => message(JOIN, &format!("g{number:03}"), ""),
+        }
+    }
+
+    /// A line of [`LINE_BYTES`], with its end or as a body.
+    fn say(self, text: &str) -> Vec<u8> {
+        match self {
+            Language::Lines => format!("{text}\n").into_bytes(),
+            Language::Messages => message(TEXT, "", text),
+        }
+    }
+
+    /// How many units are in these bytes, and how many make a line. In lines
+    /// only the payload has a `$`. Messages are all of one length.
+    fn count(self, bytes: &[u8]) -> u64 {
+        match self {
+            Language::Lines => bytes.iter().filter(|b| **b == b'$').count() as u64,
+            Language::Messages => bytes.len() as u64,
+        }
+    }
+
+    fn units(self) -> u64 {
+        match self {
+            Language::Lines => 1,
+            Language::Messages => (20 + 4 + LINE_BYTES - 1) as u64,
+        }
+    }
+}
+
+const JOIN: u8 = 1;
+const TEXT: u8 = 2;
+const WELCOME: u8 = 7;
+const CHALLENGE: u8 = 9;
+
 fn main() -> io::Result<()> {
     let short = std::env::args().any(|a| a == "--short");
     let (rounds, time) = if short { (1, 50) } else { (3, 400) };
@@ -33,33 +94,58 @@ fn main() -> io::Result<()> {
 
     // `cargo bench` does not build examples.
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--example", "05_threaded_server"])
-        .status()?;
+    Command::new(cargo).args(["build", "--quiet", "--release", "--examples"]).status()?;
 
     println!(
         "deliveries/s (a delivery: one line of {LINE_BYTES} bytes at one client), median of {rounds}"
     );
     println!(
-        "{:>8} {:>14} {:>14} {:>8} {:>14}",
-        "clients", "05", "locked list", "ratio", "write limit"
+        "{:>8} {:>12} {:>12} {:>6} {:>12} {:>6} {:>12}",
+        "clients", "05", "locked list", "05 is", "07", "07 is", "write limit"
     );
     for clients in [2, 10, 100] {
-        let (mut ours, mut naive, mut limit) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lines, mut naive, mut messages, mut limit) =
+            <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
         for _ in 0..rounds {
-            ours.push(throughput(Room::start()?.address, clients, time)?);
-            naive.push(throughput(locked_list()?, clients, time)?);
+            let room = Room::start("05_threaded_server", &[])?;
+            lines.push(throughput(room.address, clients, time, Language::Lines)?);
+            let room = Room::start("07_disconnects", &["serve"])?;
+            messages.push(throughput(room.address, clients, time, Language::Messages)?);
+            naive.push(throughput(locked_list()?, clients, time, Language::Lines)?);
             limit.push(write_limit(clients, time)?);
         }
-        let [ours, naive, limit] = [ours, naive, limit].map(median);
-        let ratio = ours / naive;
-        println!("{clients:>8} {ours:>14.0} {naive:>14.0} {ratio:>8.1} {limit:>14.0}");
+        let [lines, naive, messages, limit] = [lines, naive, messages, limit].map(median);
+        let (ratio, of_lines) = (lines / naive, messages / lines);
+        println!(
+            "{clients:>8} {lines:>12.0} {naive:>12.0} {ratio:>5.0}x {messages:>12.0} {of_lines:>5.2}x {limit:>12.0}"
+        );
+    }
+    println!("(05 is so many times the locked list, 07 so many times 05)");
+
+    println!("\ndatagrams/s passed on by 08, and by a loop of 10 lines of Python");
+    println!("{:>8} {:>12} {:>12} {:>6}", "clients", "08", "Python", "ratio");
+    for clients in [2, 10] {
+        let (mut ours, mut python) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let room = Room::start("08_udp_chat", &["serve"])?;
+            ours.push(datagrams(room.address, clients, time, true)?);
+            if let Ok(room) = Room::python() {
+                python.push(datagrams(room.address, clients, time, false)?);
+            }
+        }
+        let ours = median(ours);
+        if python.is_empty() {
+            println!("{clients:>8} {ours:>12.0} {:>12}", "no python3");
+            continue;
+        }
+        let python = median(python);
+        println!("{clients:>8} {ours:>12.0} {python:>12.0} {:>5.2}x", ours / python);
     }
 
     println!("\nmicroseconds from send to receive: 100 clients, 100 lines/s, one at a time");
     println!("{:>12} {:>8} {:>8}", "", "p50", "p99");
     for (name, address) in [("05", None), ("locked list", Some(locked_list()?))] {
-        let room = if address.is_none() { Some(Room::start()?) } else { None };
+        let room = address.is_none().then(|| Room::start("05_threaded_server", &[])).transpose()?;
         let address = address.or(room.as_ref().map(|r| r.address));
         let (p50, p99) = latency(address.expect("one of the two"), if short { 10 } else { 200 })?;
         println!("{name:>12} {p50:>8} {p99:>8}");
@@ -72,30 +158,51 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Program 05 in a process of its own.
+/// A server in a process of its own.
 struct Room {
     child: Child,
     address: SocketAddr,
 }
 
 impl Room {
-    fn start() -> io::Result<Room> {
+    /// Starts an example.
+    fn start(name: &str, words: &[&str]) -> io::Result<Room> {
         // .../target/release/deps/bench-0123456789abcdef
         let bench = std::env::current_exe()?;
         let target: PathBuf = bench.ancestors().nth(2).expect("cargo's folders").into();
-        let name = format!("05_threaded_server{}", std::env::consts::EXE_SUFFIX);
+        let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         let program = target.join("examples").join(&name);
-        let mut child = Command::new(program)
-            .arg("127.0.0.1:0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Room::run(Command::new(program).args(words).arg("127.0.0.1:0"))
+    }
+
+    /// The obvious way to pass on datagrams.
+    fn python() -> io::Result<Room> {
+        Room::run(Command::new("python3").args(["-c", PYTHON]))
+    }
+
+    fn run(command: &mut Command) -> io::Result<Room> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
         let address = line.trim().strip_prefix("listening on ").and_then(|a| a.parse().ok());
         Ok(Room { child, address: address.expect("`listening on ADDRESS`") })
     }
 }
+
+/// A room of anybody who has sent a datagram: no names, no format, no limits.
+const PYTHON: &str = r#"
+import socket
+room = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+room.bind(("127.0.0.1", 0))
+print("listening on %s:%d" % room.getsockname(), flush=True)
+peers = set()
+while True:
+    datagram, sender = room.recvfrom(2048)
+    peers.add(sender)
+    for peer in peers:
+        if peer != sender:
+            room.sendto(datagram, peer)
+"#;
 
 impl Drop for Room {
     fn drop(&mut self) {
@@ -105,23 +212,24 @@ impl Drop for Room {
 }
 
 /// Connects `count` clients, each of which has heard the last one's words.
-fn crowd(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
+fn crowd(address: SocketAddr, count: usize, language: Language) -> io::Result<Vec<TcpStream>> {
     let mut streams = Vec::new();
-    for _ in 0..count {
-        let stream = TcpStream::connect(address)?;
+    for number in 0..count {
+        let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        stream.write_all(&language.join(number))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         streams.push(stream);
     }
     // The first one speaks until all have heard it: then all are in the room.
-    for listener in &streams[1..] {
-        let mut input = BufReader::with_capacity(1, listener);
-        let mut line = String::new();
+    for mut listener in &streams[1..] {
+        let mut heard = Vec::new();
         listener.set_read_timeout(Some(Duration::from_millis(20)))?;
-        while !line.contains("are you there?") {
-            (&streams[0]).write_all(b"are you there?\n")?;
-            line.clear();
-            let _ = input.read_line(&mut line);
+        while !heard.windows(4).any(|w| w == b"here") {
+            (&streams[0]).write_all(&language.say("here"))?;
+            let mut piece = [0; 4096];
+            let length = listener.read(&mut piece).unwrap_or(0);
+            heard.extend_from_slice(&piece[..length]);
         }
         listener.set_read_timeout(Some(Duration::from_secs(10)))?;
     }
@@ -129,9 +237,16 @@ fn crowd(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
 }
 
 /// Lets some clients talk and all listen, and counts the lines that arrive.
-fn throughput(address: SocketAddr, clients: usize, time: Duration) -> io::Result<f64> {
+fn throughput(
+    address: SocketAddr,
+    clients: usize,
+    time: Duration,
+    language: Language,
+) -> io::Result<f64> {
     let senders = clients.min(SENDERS);
-    let streams: Vec<Arc<TcpStream>> = crowd(address, clients)?.into_iter().map(Arc::new).collect();
+    let streams: Vec<Arc<TcpStream>> =
+        crowd(address, clients, language)?.into_iter().map(Arc::new).collect();
+    let units = language.units();
     let arrived = Arc::new(AtomicU64::new(0));
     let until = Instant::now() + time;
     let mut threads = Vec::new();
@@ -141,30 +256,29 @@ fn throughput(address: SocketAddr, clients: usize, time: Duration) -> io::Result
             let mut buffer = vec![0; 64 * 1024];
             // Until the stream is shut down below.
             while let Ok(count @ 1..) = (&*stream).read(&mut buffer) {
-                // Only the payload has this byte, once in each line.
-                let lines = buffer[..count].iter().filter(|b| **b == b'$').count();
-                arrived.fetch_add(lines as u64, Ordering::Relaxed);
+                arrived.fetch_add(language.count(&buffer[..count]), Ordering::Relaxed);
             }
         }));
     }
-    let line = format!("{}$\n", "x".repeat(LINE_BYTES - 2));
+    let line = language.say(&format!("{}$", "x".repeat(LINE_BYTES - 2)));
+    let window = line.repeat(usize::try_from(WINDOW).expect("it is small"));
+    // Words of greeting that still arrive are few.
     let start = Instant::now();
     let mut sent = 0;
     let listeners = (clients - 1) as u64;
     while Instant::now() < until {
         // A new window for each sender when the last one has arrived.
         for stream in &streams[..senders] {
-            let window = line.repeat(usize::try_from(WINDOW).expect("it is small"));
-            (&**stream).write_all(window.as_bytes())?;
+            (&**stream).write_all(&window)?;
             sent += WINDOW;
         }
-        while arrived.load(Ordering::Relaxed) + WINDOW * senders as u64 * listeners / 2
+        while arrived.load(Ordering::Relaxed) / units + WINDOW * senders as u64 * listeners / 2
             < sent * listeners
         {
             thread::yield_now();
         }
     }
-    let delivered = arrived.load(Ordering::Relaxed);
+    let delivered = arrived.load(Ordering::Relaxed) / units;
     let seconds = start.elapsed().as_secs_f64();
     for stream in &streams {
         let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -178,7 +292,8 @@ fn throughput(address: SocketAddr, clients: usize, time: Duration) -> io::Result
 /// One line at a time, a hundred a second: microseconds until it arrives, of
 /// the middle and of the slowest hundredth.
 fn latency(address: SocketAddr, lines: usize) -> io::Result<(u128, u128)> {
-    let streams: Vec<Arc<TcpStream>> = crowd(address, 100)?.into_iter().map(Arc::new).collect();
+    let streams: Vec<Arc<TcpStream>> =
+        crowd(address, 100, Language::Lines)?.into_iter().map(Arc::new).collect();
     let start = Instant::now();
     let all = Arc::new(Mutex::new(Vec::new()));
     let mut threads = Vec::new();
@@ -208,6 +323,70 @@ fn latency(address: SocketAddr, lines: usize) -> io::Result<(u128, u128)> {
     let mut samples = all.lock().expect("no thread panics here").clone();
     samples.sort_unstable();
     Ok((samples[samples.len() / 2], samples[samples.len() * 99 / 100]))
+}
+
+/// Lets one client talk and all others listen, and counts the datagrams that
+/// arrive. A few at a time: what finds no room in a buffer is lost.
+fn datagrams(address: SocketAddr, clients: usize, time: Duration, joins: bool) -> io::Result<f64> {
+    const FEW: u64 = 16;
+    let mut sockets = Vec::new();
+    for number in 0..clients {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let name = format!("g{number:03}");
+        let mut buffer = [0; 2048];
+        // Python's loop lets in everybody who says anything.
+        socket.send(&message(JOIN, &name, ""))?;
+        while joins && buffer[3] != WELCOME {
+            let length = socket.recv(&mut buffer)?;
+            if buffer[3] == CHALLENGE {
+                let cookie = String::from_utf8_lossy(&buffer[20..length]).into_owned();
+                socket.send(&message(JOIN, &name, &cookie))?;
+            }
+        }
+        sockets.push(Arc::new(socket));
+    }
+    let arrived = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for socket in &sockets[1..] {
+        let (socket, arrived, over) = (Arc::clone(socket), Arc::clone(&arrived), Arc::clone(&over));
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        threads.push(thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !over.load(Ordering::Relaxed) {
+                // Notices of who has joined are shorter.
+                if socket.recv(&mut buffer).is_ok_and(|length| length > LINE_BYTES) {
+                    arrived.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }));
+    }
+    let text = "x".repeat(LINE_BYTES - 1);
+    let listeners = clients as u64 - 1;
+    let (start, mut sent, mut lost) = (Instant::now(), 0, 0);
+    while start.elapsed() < time {
+        for _ in 0..FEW {
+            sent += 1;
+            let mut datagram = message(TEXT, "", &text);
+            datagram[4..8].copy_from_slice(&u32::try_from(sent).unwrap_or(0).to_be_bytes());
+            sockets[0].send(&datagram)?;
+        }
+        let patience = Instant::now() + Duration::from_millis(50);
+        while arrived.load(Ordering::Relaxed) + lost < sent * listeners {
+            if Instant::now() > patience {
+                lost = sent * listeners - arrived.load(Ordering::Relaxed);
+            }
+            thread::yield_now();
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok(arrived.load(Ordering::Relaxed) as f64 / seconds)
 }
 
 /// What one thread can write, 16 KiB at a time, while others only drain.
