@@ -30,13 +30,16 @@ const ROUND_BYTES: usize = 64 * 1024;
 /// to read the last word. (Closing while it still sends would be a reset.)
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The most connections that may linger: each still has a thread.
+const MAX_LINGERING: usize = 1000;
+
 /// When the room stops: how long no reader may have anything to hand over
 /// before all is said; and how long that may take.
 const QUIET: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// When the room stops: how long it waits for the clients to take the goodbye
-/// and to close.
+/// When the room stops: how long all of it may take. Then those who have not
+/// taken the goodbye and closed are cut off.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the room gets to know about the client with that number, in the order
@@ -174,8 +177,7 @@ impl Room {
             let why = format!("the room is full: the limit is {}", self.rules.limit);
             // If it does not take that, it is over all the same.
             let _ = outgoing.send(&error(&why));
-            outgoing.finish();
-            self.leaving.insert(id, (outgoing, Instant::now() + LINGER));
+            self.show_out(id, outgoing);
             return;
         }
         self.clients.insert(id, None);
@@ -210,18 +212,27 @@ impl Room {
             self.crowd.tell_one(id, &error(why));
         }
         if let Some(outgoing) = self.crowd.remove(id) {
-            match ending {
-                // It would not read a last word.
-                Ending::TimedOut | Ending::TooSlow => outgoing.close(),
-                _ => outgoing.finish(),
+            // They would not read a last word.
+            if matches!(ending, Ending::TimedOut | Ending::TooSlow) {
+                outgoing.close();
             }
-            self.leaving.insert(id, (outgoing, Instant::now() + LINGER));
+            self.show_out(id, outgoing);
         }
         if let Some(name) = name {
             self.names.free(&name);
             let why = (self.rules.reason)(ending);
             self.crowd.tell_all(&Message::new(Kind::Leave, &name, why).to_bytes());
         }
+    }
+
+    /// Closes our half of a connection, behind all that waits for the client,
+    /// which then has a moment to close its own.
+    fn show_out(&mut self, id: u64, outgoing: Outgoing) {
+        outgoing.finish();
+        if self.leaving.len() >= MAX_LINGERING {
+            outgoing.close();
+        }
+        self.leaving.insert(id, (outgoing, Instant::now() + LINGER));
     }
 
     /// Whether that client is here. If so, it has just shown that it lives.
@@ -274,8 +285,9 @@ impl Room {
     /// Says goodbye to all, behind everything that was said before.
     fn stop(mut self, inbox: &Receiver<Event>) {
         // What the readers have read already is on its way here.
-        let end = Instant::now() + LAST_WORDS;
-        while let Ok(event) = next(inbox, Some(end.min(Instant::now() + QUIET))) {
+        let start = Instant::now();
+        let last = start + LAST_WORDS;
+        while let Ok(event) = next(inbox, Some(last.min(Instant::now() + QUIET))) {
             self.take_all(event, inbox);
             self.tell_everybody();
         }
@@ -285,11 +297,11 @@ impl Room {
             self.crowd.tell_one(id, &goodbye);
             if let Some(outgoing) = self.crowd.remove(id) {
                 outgoing.finish();
-                self.leaving.insert(id, (outgoing, end));
+                self.leaving.insert(id, (outgoing, start));
             }
         }
         // From now on nothing is told. The clients close, and their readers end.
-        let mut end = Some(Instant::now() + FAREWELL);
+        let mut end = Some(start + FAREWELL);
         while !self.leaving.is_empty() {
             match next(inbox, end) {
                 Ok(Event::Arrived(id, stream)) => {

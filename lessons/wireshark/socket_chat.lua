@@ -39,7 +39,8 @@ local field = {
 chat.fields = field
 
 -- What can be wrong: Wireshark calls it expert info, and marks it in red. It
--- has a name for filters too; `_ws.expert` finds all that is wrong.
+-- has a name for filters too, such as `socket_chat.bad_length`; all of it is
+-- found by `socket_chat && _ws.expert.severity == error`.
 local function mistake(name, title)
   return ProtoExpert.new("socket_chat." .. name, title, expert.group.PROTOCOL, expert.severity.ERROR)
 end
@@ -147,8 +148,9 @@ local function show(bytes, packet, tree)
     complain(item, wrong.length, "body of " .. body_length .. " bytes, the limit is " .. max_body)
   end
   local announced = HEADER_BYTES + sender_length + body_length
-  if announced ~= size then
-    complain(branch, wrong.length, announced .. " bytes announced, " .. size .. " here")
+  local sent = bytes:reported_len() -- more than `size` if the capture cut it
+  if announced ~= sent then
+    complain(branch, wrong.length, announced .. " bytes announced, " .. sent .. " here")
   end
 
   -- Never trust a length: there may be less here than it says.
@@ -169,10 +171,12 @@ end
 -- be told yet. What is no message can't be put together, for nobody knows
 -- where it ends: it is shown as far as it is here.
 local function message_length(bytes, packet, at)
-  local here = bytes:len() - at
+  local here = bytes:reported_len() - at
+  if packet.can_desegment == 0 then -- switched off, or the capture cut packets
+    return here
+  end
   local start = math.min(here, #START)
-  local reassembling = packet.can_desegment ~= 0 -- a preference of TCP
-  if not reassembling or bytes(at, start):raw() ~= START:sub(1, start) then
+  if bytes(at, start):raw() ~= START:sub(1, start) then
     return here
   end
   if here < HEADER_BYTES then
@@ -198,7 +202,7 @@ function chat.dissector(bytes, packet, tree)
   end
 end
 
--- The port: Edit > Preferences > Protocols > Socket_chat, or, for one capture,
+-- The port: Edit > Preferences > Protocols > SOCKET_CHAT; or, for one capture,
 -- Analyze > Decode As... In tshark: -d tcp.port==5000,socket_chat
 chat.prefs.port = Pref.uint("Port", 12345, "The TCP and UDP port of the chat")
 local port
