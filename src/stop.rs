@@ -124,7 +124,6 @@ mod system {
 #[allow(unsafe_code)]
 mod system {
     use std::io;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Condvar, Mutex, PoisonError};
     use std::thread;
 

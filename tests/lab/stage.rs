@@ -32,7 +32,7 @@ impl Stage {
     /// The command as it is run here: with a free port, and the program itself
     /// where cargo would have to lock and look first. None if a tool is missing.
     pub fn command(&self, command: &str) -> Option<String> {
-        for tool in ["nc", "ss", "python3"] {
+        for tool in ["nc", "ss", "python3", "tshark"] {
             let used = command.split([' ', '|', '(', ';']).any(|word| word == tool);
             let there = || {
                 let look = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
@@ -43,30 +43,35 @@ impl Stage {
                 return None;
             }
         }
-        let mut result = String::new();
-        let mut words = command.split(' ').peekable();
-        while let Some(word) = words.next() {
-            if word == "--example" {
-                let name = words.next().unwrap();
-                let (name, end) = name.split_at(name.find(';').unwrap_or(name.len()));
-                result = result.strip_suffix("cargo run ").unwrap().to_string();
-                result += &format!("{} ", example(name).display());
-                match words.peek() {
-                    // What begins so is an argument for the program.
-                    Some(&"--") => {
-                        words.next();
-                        if words.peek().is_some_and(|next| next.starts_with("--limit")) {
-                            result += "127.0.0.1:12345 ";
-                        }
-                    }
-                    Some(next) if !next.contains(['|', '&', ';', '<', '>', ')']) => {}
-                    // Without an address it would take the lessons' port.
-                    _ => result += "127.0.0.1:12345",
+        let mut parts = command.split("cargo run --example ");
+        let mut result = parts.next().unwrap_or("").to_string();
+        for part in parts {
+            // What the shell makes of the rest of the line is its own affair.
+            let end = part.find(['|', '&', ';', '<', '>', ')']).unwrap_or(part.len());
+            let mut words = part[..end].split_whitespace();
+            let name = words.next().unwrap();
+            // What stands behind `--` is for the program, not for cargo.
+            let mut args: Vec<&str> = words.filter(|word| *word != "--").collect();
+            let has_words = name >= "06";
+            // Without an address it would take the lessons' port.
+            let at = match args.as_slice() {
+                [] if has_words => {
+                    args.push("serve");
+                    Some(1)
                 }
-                result += &format!("{end} ");
-                continue;
+                [] => Some(0),
+                ["--help", ..] => None,
+                [option, ..] if !has_words && option.starts_with("--") => Some(0),
+                ["serve", rest @ ..] if rest.first().is_none_or(|r| r.starts_with("--")) => Some(1),
+                ["join", _, rest @ ..] if rest.first().is_none_or(|r| r.starts_with("--")) => {
+                    Some(2)
+                }
+                _ => None,
+            };
+            if let Some(at) = at {
+                args.insert(at, "127.0.0.1:12345");
             }
-            result += &format!("{word} ");
+            result += &format!("{} {} {}", example(name).display(), args.join(" "), &part[end..]);
         }
         Some(result.replace("12345", &self.port.to_string()))
     }
@@ -106,17 +111,23 @@ impl Stage {
     pub fn expect(&mut self, number: usize, line: &str, place: &str) {
         let terminal =
             self.terminals.get(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
-        let shown = match terminal.screen.line() {
-            Next::Some(bytes) | Next::End(_, bytes) | Next::Silence(bytes) => bytes,
-        };
-        let shown = String::from_utf8_lossy(&shown).into_owned();
+        let mut shown = terminal.next_line();
+        // So tshark greets the administrator, whom students are not.
+        while shown.starts_with("Running as user \"root\"") {
+            shown = terminal.next_line();
+        }
         let (expected, shown) = (self.masked(line), self.masked(&shown));
         assert_eq!(shown.trim_end(), expected.trim_end(), "{place} (shown here on the left)");
     }
 
-    /// A line in which the lessons' port is `PORT` and every other is `ANY`.
+    /// A line in which the lessons' port is `PORT` and every other is `ANY`,
+    /// and the time of a message is `TIME`.
     fn masked(&self, line: &str) -> String {
-        let line = line.replace("12345", &self.port.to_string());
+        let mut line = line.replace("12345", &self.port.to_string());
+        let is_time = |time: &str| time.split(':').all(|n| n.len() == 2 && n.parse::<u8>().is_ok());
+        if line.get(1..9).is_some_and(is_time) && line.starts_with('[') {
+            line.replace_range(1..9, "TIME");
+        }
         let mut parts = line.split("127.0.0.1:");
         let mut masked = parts.next().unwrap_or("").to_string();
         for part in parts {
@@ -145,6 +156,11 @@ impl Terminal {
         let group = format!("-{}", self.child.id());
         let mut kill = Command::new("kill");
         let _ = kill.args([&format!("-{signal}"), "--", &group]).stderr(Stdio::null()).status();
+    }
+
+    fn next_line(&self) -> String {
+        let (Next::Some(line) | Next::End(_, line) | Next::Silence(line)) = self.screen.line();
+        String::from_utf8_lossy(&line).into_owned()
     }
 
     /// Waits until its program has ended.
