@@ -20,8 +20,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const STEPS: [&str; 5] =
-    ["01_bind_listen", "02_echo_server", "03_client", "04_chat_client", "05_threaded_server"];
+const STEPS: [&str; 8] = [
+    "01_bind_listen",
+    "02_echo_server",
+    "03_client",
+    "04_chat_client",
+    "05_threaded_server",
+    "06_message_headers",
+    "07_disconnects",
+    "08_udp_chat",
+];
 
 const HEADINGS: [&str; 9] = [
     "You will have",

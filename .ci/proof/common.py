@@ -1,4 +1,4 @@
-"""What the five programs share: arguments, sockets, lines, and the mistakes that several steps have in common.
+"""What the programs share: arguments, sockets, lines, and the mistakes that several steps have in common.
 
 Every program is right unless the environment variable MISTAKE names one of its mistakes; then it has that one.
 MISTAKE=list prints the names.
@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 
 DEFAULT_ADDRESS = "127.0.0.1:12345"
@@ -38,17 +39,22 @@ def offer(mistakes):
 
 
 class Arguments(argparse.ArgumentParser):
-    """Takes [ADDRESS], and what the program adds."""
+    """Takes [ADDRESS], and what the program adds; behind the word join NAME [ADDRESS]."""
 
-    def __init__(self):
-        super().__init__(allow_abbrev=False)
+    def __init__(self, word=None):
+        program = os.path.basename(sys.argv[0])
+        super().__init__(prog=f"{program} {word}" if word else program, allow_abbrev=False)
+        self.words = sys.argv[2 if word else 1:]
+        if word == "join":
+            number = "?" if MISTAKE == "name_may_be_missing" else None
+            self.add_argument("name", nargs=number, metavar="NAME", default="guest")
         self.add_argument("address", nargs="?", type=address, default=DEFAULT_ADDRESS, metavar="ADDRESS",
                           help=f"HOST:PORT, IPv6 in brackets (default: {DEFAULT_ADDRESS})")
 
     def parse(self):
         if MISTAKE == "unknown_arguments_ignored":
-            return self.parse_known_args()[0]
-        return self.parse_args()
+            return self.parse_known_args(self.words)[0]
+        return self.parse_intermixed_args(self.words)
 
     def error(self, message):
         usage = "" if MISTAKE == "error_without_usage" else self.format_usage()
@@ -60,6 +66,23 @@ class Arguments(argparse.ArgumentParser):
 
     def exit(self, status=0, message=None):
         super().exit(2 if MISTAKE == "help_exit_2" else status, message)
+
+
+def first_word(serve_options="", join_options=""):
+    """What the program is to do: serve or join."""
+    word = sys.argv[1] if len(sys.argv) > 1 else "serve"
+    if MISTAKE == "word_may_be_missing" and word not in ("serve", "join", "-h", "--help"):
+        sys.argv.insert(1, "serve")
+        word = "serve"
+    if word in ("serve", "join"):
+        return word
+    program = os.path.basename(sys.argv[0])
+    usage = f"usage: {program} serve [ADDRESS]{serve_options}\n       {program} join NAME [ADDRESS]{join_options}"
+    if word in ("-h", "--help"):
+        print(usage)
+        sys.exit()
+    print(f"unrecognized arguments: {word}", usage, sep="\n", file=sys.stderr)
+    sys.exit(2)
 
 
 def address(text):
@@ -76,6 +99,18 @@ def address(text):
     if MISTAKE == "names_not_understood" and parts[2]:
         ipaddress.IPv4Address(parts[2])
     return str(ipaddress.IPv6Address(parts[1])) if parts[1] else parts[2], int(parts[3])
+
+
+def between(least, most):
+    """Reads a number in this range."""
+
+    def number(text):
+        digits = text.isascii() and text.isdigit()
+        if not digits or not least <= int(text) <= most and MISTAKE != "ranges_not_checked":
+            raise ValueError
+        return int(text)
+
+    return number
 
 
 def show(place):
@@ -108,8 +143,14 @@ def reason(error):
     return getattr(error, "strerror", None) or error
 
 
-def bind(family, place):
-    listener = socket.socket(family)
+def bind(family, place, kind):
+    listener = socket.socket(family, kind)
+    if kind == socket.SOCK_DGRAM:
+        # Without SO_REUSEADDR: with it, two servers on UDP could have the same port.
+        if MISTAKE == "udp_port_shared":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        return listener
     if MISTAKE == "port_shared":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     elif MISTAKE != "no_reuseaddr":
@@ -119,26 +160,26 @@ def bind(family, place):
     return listener
 
 
-def bind_one_of(host, port):
+def bind_one_of(host, port, kind):
     """Binds the first of the host's addresses that can be bound."""
     failure = None
-    for family, _, _, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, _, _, _, place in socket.getaddrinfo(host, port, type=kind):
         try:
-            return bind(family, place)
+            return bind(family, place, kind)
         except OSError as error:
             failure = error
     raise failure
 
 
-def listen(place):
+def listen(place, kind=socket.SOCK_STREAM):
     """Listens, and says where."""
     try:
-        listener = bind_one_of(*place)
+        listener = bind_one_of(*place, kind)
     except (OSError, UnicodeError) as error:
         hint = "; check the address, or choose another, such as 127.0.0.1:0"
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             other = show((place[0], 0))
-            hint = f"; who holds it: ss -ltnp 'sport = :{place[1]}'; another port: {sys.argv[0]} {other}"
+            hint = f"; who holds it: ss -{'lt' if kind == socket.SOCK_STREAM else 'u'}anp 'sport = :{place[1]}'; another port: {sys.argv[0]} {other}"
         setup_failed("listen on", place, error, hint)
     bound = listener.getsockname()
     if MISTAKE == "all_interfaces":
@@ -151,12 +192,16 @@ def listen(place):
     return listener
 
 
-def visitors(listener):
-    """Yields one connection after another. One that fails is no reason to end."""
+def visitors(listener, until=None):
+    """Yields one connection after another, until that event. One that fails is no reason to end."""
     while True:
         try:
             yield listener.accept()[0]
         except OSError as error:
+            if until and until.is_set():
+                return
+            if MISTAKE == "accept_failure_ends_server":
+                os._exit(1)
             print(f"could not accept a client: {reason(error)}", file=sys.stderr)
             time.sleep(ACCEPT_PAUSE_SECONDS)
 
@@ -193,6 +238,37 @@ def server_closed():
         print("the server has closed the connection", file=sys.stderr)
     if MISTAKE == "server_close_exit_1":
         sys.exit(1)
+
+
+# --- stopping ---
+
+
+def stop_asked():
+    """A pipe to read from. A byte comes when the program is to stop: by SIGINT, SIGTERM, or the line /quit."""
+    reading, writing = os.pipe()
+
+    def stop(*_):
+        os.write(writing, b"!")
+
+    if MISTAKE != "sigint_not_caught":
+        signal.signal(signal.SIGINT, stop)
+    if MISTAKE != "sigterm_not_caught":
+        signal.signal(signal.SIGTERM, stop)
+    # Without this, reading from a terminal in the background would stop the server like Ctrl-Z.
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    threading.Thread(target=obey, args=[stop], name="keyboard", daemon=True).start()
+    return reading
+
+
+def obey(stop):
+    """Waits for /quit. The end of the input alone stops nothing."""
+    try:
+        if any(line == b"/quit\n" for line in (typed() if sys.stdin else [])) and MISTAKE != "quit_not_understood":
+            stop()
+        if MISTAKE == "end_of_input_stops":
+            stop()
+    except OSError:
+        pass  # no input to read from
 
 
 # --- lines ---

@@ -1,6 +1,7 @@
 //! What arrives, collected by a thread of its own, so that no program under
 //! test ever waits because a test is busy elsewhere.
 
+use super::message::Message;
 use super::patience;
 use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Condvar, Mutex};
@@ -74,6 +75,19 @@ impl Feed {
     /// Waits for a line, but not as long as usual.
     pub fn line_within(&self, time: Duration) -> Next {
         self.next(time, |bytes| bytes.iter().position(|b| *b == b'\n').map(|at| at + 1))
+    }
+
+    /// Waits for a message, or for bytes that can't be one: then all of them.
+    pub fn message(&self) -> Next {
+        self.message_within(patience())
+    }
+
+    /// Waits for a message, but not as long as usual.
+    pub fn message_within(&self, time: Duration) -> Next {
+        self.next(time, |bytes| match Message::parse(bytes) {
+            Ok(message) => message.map(|(_, size)| size),
+            Err(_) => Some(bytes.len()).filter(|size| *size > 0),
+        })
     }
 
     /// Waits for `count` bytes.

@@ -1,35 +1,52 @@
 //! The other side of a program's connections.
 
 use super::feed::{End, Feed, Next};
+use super::message::Message;
 use super::program::Program;
 use super::story::{Story, quote};
+use super::talk::Mouth;
 use super::{patience, system};
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io::Write;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 /// What somebody hears: a peer from a server, a person from a screen.
 pub struct Ear {
-    story: Rc<Story>,
+    pub(super) story: Rc<Story>,
     /// `server --> ann`.
-    who: String,
-    feed: Feed,
+    pub(super) who: String,
+    pub(super) feed: Feed,
     /// Lines that came before the one that was listened for.
     aside: RefCell<VecDeque<String>>,
     /// All notices so far: none may come twice.
     notices: RefCell<Vec<String>>,
+    /// Messages that came before the one that was listened for.
+    pub(super) messages: RefCell<VecDeque<Message>>,
+    /// The last that was heard of each name: JOIN or LEAVE.
+    pub(super) comings: RefCell<HashMap<Vec<u8>, u8>>,
+    /// The name under which it was welcomed.
+    pub(super) name: RefCell<Vec<u8>>,
 }
 
 impl Ear {
     pub fn new(story: &Rc<Story>, who: String, feed: Feed) -> Ear {
         let story = Rc::clone(story);
-        Ear { story, who, feed, aside: RefCell::default(), notices: RefCell::default() }
+        Ear {
+            story,
+            who,
+            feed,
+            aside: RefCell::default(),
+            notices: RefCell::default(),
+            messages: RefCell::default(),
+            comings: RefCell::default(),
+            name: RefCell::default(),
+        }
     }
 
     /// The next line must be this one.
@@ -84,7 +101,7 @@ impl Ear {
         }
     }
 
-    fn is_screen(&self) -> bool {
+    pub(super) fn is_screen(&self) -> bool {
         self.who.ends_with("screen")
     }
 
@@ -251,7 +268,7 @@ fn subject(line: &str) -> &str {
     name.unwrap_or("")
 }
 
-fn told(end: &End, rest: &[u8]) -> String {
+pub(super) fn told(end: &End, rest: &[u8]) -> String {
     let end = match end {
         End::Closed => "the end of the stream",
         End::Failed(why) => why,
@@ -259,7 +276,7 @@ fn told(end: &End, rest: &[u8]) -> String {
     if rest.is_empty() { end.to_string() } else { format!("{}, then {end}", quote(rest)) }
 }
 
-fn silence(rest: &[u8]) -> String {
+pub(super) fn silence(rest: &[u8]) -> String {
     let seconds = patience().as_secs();
     let but = if rest.is_empty() { String::new() } else { format!(", but {}", quote(rest)) };
     format!("nothing for {seconds} s{but}")
@@ -272,6 +289,7 @@ pub struct Peer {
     me: String,
     other: &'static str,
     pub stream: TcpStream,
+    mouth: Arc<Mouth>,
 }
 
 impl Deref for Peer {
@@ -284,20 +302,39 @@ impl Deref for Peer {
 
 impl Peer {
     pub fn new(story: &Rc<Story>, me: &str, other: &'static str, stream: TcpStream) -> Peer {
+        Peer::with(story, me, other, stream, |stream, _| Feed::new(stream))
+    }
+
+    /// With another kind of reader.
+    pub(super) fn with(
+        story: &Rc<Story>,
+        me: &str,
+        other: &'static str,
+        stream: TcpStream,
+        feed: impl FnOnce(TcpStream, Arc<Mouth>) -> Feed,
+    ) -> Peer {
         stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(None).unwrap();
         stream.set_write_timeout(Some(patience())).unwrap();
-        let feed = Feed::new(stream.try_clone().unwrap());
+        let mouth = Arc::new(Mouth::new(stream.try_clone().unwrap()));
+        let feed = feed(stream.try_clone().unwrap(), Arc::clone(&mouth));
         let ear = Ear::new(story, format!("{other} --> {me}"), feed);
-        Peer { ear, me: me.to_string(), other, stream }
+        Peer { ear, me: me.to_string(), other, stream, mouth }
     }
 
     /// Sends bytes, in one piece if they are few.
     #[track_caller]
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
+        self.sends(quote(bytes), bytes);
+    }
+
+    /// Sends bytes, told as `what`.
+    #[track_caller]
+    pub fn sends(&self, what: impl Into<String>, bytes: &[u8]) {
         let who = format!("{} --> {}", self.me, self.other);
-        self.ear.story.step(&who, quote(bytes));
-        if let Err(e) = (&self.stream).write_all(bytes) {
+        self.ear.story.step(&who, what);
+        if let Err(e) = self.mouth.send(bytes) {
             let expected = format!("the {} takes what {} sends", self.other, self.me);
             self.ear.story.fails(&who, &expected, &e.to_string());
         }
@@ -336,7 +373,7 @@ impl Drop for Peer {
 
 /// Where the test is the server of a client.
 pub struct Desk {
-    story: Rc<Story>,
+    pub(super) story: Rc<Story>,
     pub address: String,
     accepted: Receiver<TcpStream>,
 }

@@ -35,11 +35,13 @@ pub struct Process {
     stderr: Feed,
     /// Whether it may end by itself.
     may_end: Cell<bool>,
+    /// Whether its end was looked at: then it is no news.
+    seen_off: Cell<bool>,
 }
 
 /// A program in a story.
 pub struct Program {
-    story: Rc<Story>,
+    pub(super) story: Rc<Story>,
     process: Rc<Process>,
     /// What it prints on standard output.
     pub screen: Ear,
@@ -85,6 +87,13 @@ impl Story {
         client
     }
 
+    /// Starts a client that joins the room at `address` as `who`.
+    pub fn joins(self: &Rc<Story>, name: &str, who: &str, address: &str) -> Program {
+        let client = self.start("client", name, &["join", who, address]);
+        client.process.may_end.set(true);
+        client
+    }
+
     fn start(self: &Rc<Story>, role: &'static str, name: &str, args: &[&str]) -> Program {
         let mut command = command(name, args);
         let program = lab().unwrap_or(name.to_string());
@@ -99,6 +108,7 @@ impl Story {
             child: RefCell::new(child),
             stdout: stdout.clone(),
             may_end: Cell::new(false),
+            seen_off: Cell::new(false),
         });
         self.watch(Rc::clone(&process));
         Program {
@@ -115,6 +125,47 @@ impl Story {
         self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
         for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
             self.run(name, &[wrong]).usage_error_about(wrong);
+        }
+    }
+
+    /// The same for a program that serves and joins.
+    #[track_caller]
+    pub fn usual_words(self: &Rc<Story>, name: &str) {
+        self.serves_without_words(name);
+        self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+        for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+            self.run(name, &["serve", wrong]).usage_error_about(wrong);
+        }
+        self.run(name, &["serve", "127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+        self.run(name, &["dance", "127.0.0.1:0"]).usage_error_about("dance");
+        self.run(name, &["127.0.0.1:0"]).usage_error_about("127.0.0.1:0");
+        let says_more = |text: &str| text.trim_end().lines().count() > 1;
+        self.run(name, &["join"])
+            .code(2)
+            .prints("nothing", str::is_empty)
+            .warns("a line about the missing NAME, then the usage", says_more);
+        self.run(name, &["join", "ann", "127.0.0.1"]).usage_error_about("127.0.0.1");
+        self.run(name, &["join", "ann", "127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+    }
+
+    /// Without any argument it serves where the lessons do: or it can't, because
+    /// somebody does already.
+    #[track_caller]
+    fn serves_without_words(self: &Rc<Story>, name: &str) {
+        let server = self.start("server", name, &[]);
+        server.process.may_end.set(true);
+        let expected = "listening on 127.0.0.1:12345\n";
+        match server.screen.feed.line() {
+            Next::Some(line) if line == expected.as_bytes() => server.kill(),
+            Next::End(_, rest) if rest.is_empty() && server.warnings().contains(":12345") => {
+                server.expect_exit(1);
+            }
+            Next::Some(rest) | Next::End(_, rest) | Next::Silence(rest) => {
+                self.because(
+                    "with no argument at all it serves: `serve` and the address are understood",
+                );
+                self.mismatch("server --> screen", expected.as_bytes(), &rest)
+            }
         }
     }
 
@@ -259,6 +310,7 @@ impl Program {
         let who = format!("{} exits", self.process.role);
         match status {
             Some(status) if status.code() == Some(code) => {
+                self.process.seen_off.set(true);
                 self.story.step(who, format!("status {code} ok"));
             }
             Some(status) => {
@@ -266,6 +318,26 @@ impl Program {
             }
             None => self.story.fails(&who, &format!("exit status {code}"), "it still runs"),
         }
+    }
+
+    /// Its output must end now, and this must be its last line.
+    #[track_caller]
+    pub fn expect_last_printed(&self, line: &str) {
+        let next = self.screen.rest();
+        let (Next::End(_, all) | Next::Some(all) | Next::Silence(all)) = &next;
+        let last = all.trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or(b"");
+        let who = format!("{} --> screen", self.process.role);
+        if let Next::Silence(_) = next {
+            self.story.fails(
+                &who,
+                "its end",
+                &format!("it still runs, and printed {}", quote(all)),
+            );
+        }
+        if last != line.as_bytes() {
+            self.story.mismatch(&who, line.as_bytes(), last);
+        }
+        self.story.step(who, format!("{} ok", quote(last)));
     }
 
     /// What it has said on standard error, after its end.
@@ -289,9 +361,33 @@ impl Program {
         }
     }
 
+    /// What it says on standard error now, more than `before`: a line for a
+    /// person.
+    #[track_caller]
+    pub fn expect_a_warning(&self, before: usize, about: &str) {
+        let said = || self.process.stderr.so_far()[before..].to_vec();
+        system::poll(|| said().ends_with(b"\n"));
+        if said().trim_ascii().is_empty() || traced(&String::from_utf8_lossy(&said())) {
+            let who = format!("{} --> standard error", self.process.role);
+            self.story.fails(&who, &format!("a line that says {about}"), &quote(&said()));
+        }
+    }
+
+    /// How much it has said on standard error.
+    pub fn warned(&self) -> usize {
+        self.process.stderr.so_far().len()
+    }
+
     /// Waits until it has done all that it can by itself.
     pub fn settled(&self) {
         system::settled(self.pid());
+    }
+
+    /// The same, unless it has no rest.
+    pub fn settled_unless(&self, busy: bool) {
+        if !busy {
+            self.settled();
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -313,9 +409,30 @@ impl Program {
         self.process.signal("CONT");
     }
 
+    /// Asks it to stop, as `kill PID` does.
+    pub fn terminate(&self) {
+        self.story.step(self.process.role, "gets SIGTERM (kill)");
+        self.process.may_end.set(true);
+        self.process.signal_only("TERM");
+    }
+
+    /// Asks it to stop, as Ctrl-C does: all that belongs to it gets the signal.
+    pub fn interrupt(&self) {
+        self.story.step(self.process.role, "gets SIGINT (Ctrl-C)");
+        self.process.may_end.set(true);
+        self.process.signal("INT");
+    }
+
+    /// Types `/quit`, which ends it.
+    pub fn quit(&self) {
+        self.process.may_end.set(true);
+        self.types("/quit\n");
+    }
+
     /// Ends it at once, as Ctrl-C would end it in steps 01 to 06.
     pub fn kill(&self) {
         self.story.step(self.process.role, "is killed");
+        self.process.seen_off.set(true);
         self.process.may_end.set(true);
         self.process.kill();
     }
@@ -360,6 +477,13 @@ impl Process {
         }
     }
 
+    /// Sends a signal to the program alone.
+    fn signal_only(&self, signal: &str) {
+        let pid = self.child.borrow().id().to_string();
+        let mut kill = Command::new("kill");
+        let _ = kill.args([&format!("-{signal}"), "--", &pid]).stderr(Stdio::null()).status();
+    }
+
     fn kill(&self) {
         if lab().is_some() {
             self.signal("KILL");
@@ -371,6 +495,9 @@ impl Process {
 
     /// How it ended and what it said last, if there is anything to tell.
     pub fn last_words(&self) -> String {
+        if self.seen_off.get() {
+            return String::new();
+        }
         // Its connections close a moment before it is gone.
         let mut looks = 0;
         system::poll(|| {

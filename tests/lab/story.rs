@@ -25,6 +25,7 @@ const LAST_STEPS: usize = 24;
 /// How much of a long text is shown, in characters.
 const SHOWN: usize = 64;
 
+#[derive(Clone)]
 struct Step {
     /// `ann --> server`, or what else happened.
     who: String,
@@ -100,6 +101,13 @@ impl Story {
     /// Fails: something else came than what had to.
     #[track_caller]
     pub fn mismatch(&self, who: &str, expected: &[u8], received: &[u8]) -> ! {
+        self.mismatch_in(who, &quote(received), expected, received)
+    }
+
+    /// The same, where what came is told as `step`, and these bytes are the part
+    /// of it that is wrong.
+    #[track_caller]
+    pub fn mismatch_in(&self, who: &str, step: &str, expected: &[u8], received: &[u8]) -> ! {
         let same = expected.iter().zip(received).take_while(|(a, b)| a == b).count();
         // A long text is shown around the first difference.
         let from = same.saturating_sub(SHOWN / 2);
@@ -110,12 +118,23 @@ impl Story {
             (None, Some(_)) => "it should end here".to_string(),
             _ => format!("byte {} is the first wrong one", same + 1),
         };
-        self.step(who, format!("{} <-- here", quote(received)));
+        self.step(who, format!("{step} <-- here"));
         self.fail(&format!(
             "  expected  {}\n  received  {}\n            {}^ {note}\n",
             quote_from(expected, from, cut),
             quote_from(received, from, cut),
             " ".repeat(column),
+        ))
+    }
+
+    /// Fails: both are told in words, and differ from one word on.
+    #[track_caller]
+    pub fn differs(&self, who: &str, expected: &str, received: &str) -> ! {
+        let same = expected.chars().zip(received.chars()).take_while(|(a, b)| a == b).count();
+        self.step(who, format!("{received} <-- here"));
+        self.fail(&format!(
+            "  expected  {expected}\n  received  {received}\n            {}^ here they differ\n",
+            " ".repeat(same),
         ))
     }
 
@@ -129,7 +148,7 @@ impl Story {
     #[track_caller]
     fn fail(&self, difference: &str) -> ! {
         let mut text = format!("\n\n  rule      {}\n", self.rule.rule);
-        let steps = self.steps.borrow();
+        let steps = shortened(&self.steps.borrow());
         let hidden = steps.len().saturating_sub(LAST_STEPS);
         let mut label = "so far";
         if hidden > 0 {
@@ -161,6 +180,24 @@ impl Story {
         );
         panic!("{text}")
     }
+}
+
+/// Of many steps of one kind in a row, the first and the last are told.
+fn shortened(steps: &[Step]) -> Vec<Step> {
+    let kind = |step: &Step| (step.who.clone(), step.what.split(' ').next().map(str::to_string));
+    let mut told = Vec::new();
+    for run in steps.chunk_by(|a, b| kind(a) == kind(b)) {
+        match run {
+            [first, between @ .., last] if between.len() > 2 => {
+                let what = format!("({} more)", between.len());
+                told.push(first.clone());
+                told.push(Step { who: first.who.clone(), what });
+                told.push(last.clone());
+            }
+            _ => told.extend_from_slice(run),
+        }
+    }
+    told
 }
 
 impl Drop for Story {

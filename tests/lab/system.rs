@@ -4,6 +4,7 @@
 
 use super::patience;
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +54,12 @@ pub fn drained(stream: &TcpStream) {
     poll(|| rx_queue(there.port(), here.port()).unwrap_or(0) == 0);
 }
 
+/// Waits until the other side has closed all of the connection, so that what
+/// we send is refused (with a reset); false if it never does.
+pub fn refused(mut stream: &TcpStream) -> bool {
+    poll(|| stream.write_all(b"x").is_err())
+}
+
 /// Waits until every thread of a process sleeps: it has done all that it could
 /// do by itself, and waits for somebody.
 pub fn settled(pid: u32) {
@@ -86,6 +93,14 @@ pub fn memory(pid: u32) -> Option<usize> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let row = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
     Some(row.split_whitespace().next()?.parse::<usize>().ok()? * 1024)
+}
+
+/// Whether programs started here have SIGINT (2) ignored, as those in the
+/// background of some shells have: `SigIgn` in `/proc/self/status`, proc(5).
+pub fn ignores_interrupts() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 0b10 != 0)
 }
 
 /// Whether this machine has IPv6 on its loopback interface.

@@ -1,0 +1,139 @@
+"""07: the chat room of 06, and all the ways in which a connection, and the room itself, can end."""
+
+import os
+import socket
+import sys
+import threading
+
+from common import MISTAKE, Arguments, between, first_word, listen, offer, stop_asked, visitors
+from rooms import Room
+from streams import join, receive, say_goodbye, shut
+
+MISTAKES = {
+    # why someone has left
+    "left_says_disconnected": "Tells `disconnected` of someone who has said goodbye.",
+    "end_says_left": "Tells `left` of someone who has not said goodbye.",
+    "reset_says_left": "Tells `left` of someone whose connection was reset.",
+    "reset_not_told": "Tells nobody when a client has left by a reset.",
+    "truncated_says_protocol_error": "Takes a stream that ends inside a message for a protocol error.",
+    "nonsense_says_disconnected": "Tells `disconnected` of someone who has sent what is no message.",
+    "nonsense_ends_thread": "What is no message ends the thread in a traceback; the guest stays in the room.",
+    "timed_out_says_disconnected": "Tells `disconnected` of someone who has timed out.",
+    "too_slow_says_disconnected": "Tells `disconnected` of someone who was too slow.",
+    "left_not_told": "Tells nobody that someone has left.",
+    "left_told_twice": "Tells it twice that someone has left.",
+    "thrown_out_told_twice": "Tells it once more when the thread of someone notices that it was thrown out.",
+    "not_joined_told": "Tells it when someone leaves who has not joined.",
+    "leave_overtakes": "Looks for a LEAVE before it handles what came before it.",
+    "leave_ignored": "Does not take LEAVE for the end, only the end of the stream.",
+    "end_not_noticed": "Takes the end of the stream for a pause and waits on.",
+    "name_not_freed": "Does not give the name of someone who has left to the next.",
+    "only_leave_frees_name": "Keeps the name of someone who has left without LEAVE.",
+    "connection_left_open": "Does not close the connection of a client that has left.",
+    "thrown_out_left_open": "Tells the others of someone who is too slow or silent, but leaves the connection open.",
+    # slow and vanished clients
+    "leaver_cut_off": "Closes at once when a client leaves, and loses what the server still kept for it.",
+    "slow_reader_blocks": "Waits until a slow reader has taken a message before it goes on.",
+    "slow_reader_kept": "Keeps any amount for a client that does not read.",
+    "delivered_counts_as_waiting": "Counts what a reader has taken already as waiting for it.",
+    "failed_send_not_caught": "A failed send to a client that is gone ends the one who spoke, or entered, too.",
+    # the heartbeat
+    "heartbeat_ignored": "Has its own heartbeat whatever was asked.",
+    "never_pings": "Throws out without having asked.",
+    "thrown_out_without_ping": "Throws out after one heartbeat.",
+    "thrown_out_too_soon": "Throws out one heartbeat after its PING.",
+    "thrown_out_too_late": "Throws out twenty heartbeats after its PING.",
+    "never_throws_out": "Pings, and does nothing when no answer comes.",
+    "not_joined_not_watched": "Has no heartbeat for someone who has not joined.",
+    "not_joined_never_thrown_out": "Pings someone who has not joined, and does nothing when no answer comes.",
+    "pings_once": "Does not ask again someone who has been silent before.",
+    "pong_is_no_life": "Does not take PONG for a sign of life.",
+    "text_is_no_life": "Does not take TEXT for a sign of life.",
+    "ping_is_no_life": "Does not take PING for a sign of life.",
+    "error_is_no_life": "Does not take ERROR for a sign of life.",
+    "sent_is_life": "Takes what it sends to someone for a sign of life.",
+    # how it stops
+    "quit_not_understood": "Does not stop at /quit.",
+    "sigterm_not_caught": "Ends at once at SIGTERM.",
+    "sigint_not_caught": "Ends at once at SIGINT.",
+    "end_of_input_stops": "Stops at the end of its input.",
+    "no_goodbye": "Stops without a goodbye.",
+    "goodbye_has_sender": "Says who says goodbye.",
+    "goodbye_to_joined_only": "Says goodbye only to those who have joined.",
+    "goodbye_overtakes": "Says goodbye past what waits already.",
+    "goodbye_not_flushed": "Exits before the clients have taken what waits for them.",
+    "queues_forgotten": "Throws away what waits when it stops.",
+    "each_leave_told_at_stop": "Tells everybody of everybody's end when it stops.",
+    "waits_for_clients_for_ever": "Waits for clients that do not close.",
+    "waits_for_next_client": "Does not wake its accept, and waits for it.",
+    "waits_for_keyboard": "Waits for the end of its input when it stops.",
+    "no_bye": "Does not print bye.",
+    "stop_exit_1": "Exits 1 when it was stopped.",
+    "no_reuseaddr": "Can't be started again at once on the port it just had.",
+    # the limit
+    "no_limit": "Takes any number of clients.",
+    "limit_one_too_many": "Takes one client more than the limit.",
+    "limit_one_too_few": "Takes one client less than the limit.",
+    "limit_counts_joined": "Counts only those who have joined.",
+    "full_is_a_line": "Says that the room is full in a line, not in a message.",
+    "full_not_said": "Closes the connection without a word when the room is full.",
+    "full_left_open": "Says that the room is full, but does not close the connection.",
+    "seat_never_free": "Does not give the seat of someone who has left to the next.",
+    "accept_failure_ends_server": "Ends when it can't accept a client.",
+    # arguments
+    "ranges_not_checked": "Takes any number for its options.",
+    # the client
+    "client_answers_no_ping": "Does not answer the server's PING.",
+    "client_pong_sequence_0": "Answers the server's PING with sequence 0.",
+    "local_time_shown": "Shows the time of its time zone.",
+    "goodbye_shown_as_left": "Shows the server's goodbye like that of a guest without a name.",
+    "goodbye_exit_1": "Exits 1 at the server's goodbye.",
+}
+offer(MISTAKES)
+
+GOODBYE_SECONDS = 2
+
+
+def serve(chosen):
+    stop = stop_asked()
+    stopping = threading.Event()
+    heartbeat_ms = 10_000 if MISTAKE == "heartbeat_ignored" else chosen.heartbeat_ms
+    room = Room(seats=chosen.limit, heartbeat_seconds=heartbeat_ms / 1000)
+    listener = listen(chosen.address)
+    accepting = threading.Thread(target=accept, args=[room, listener, stopping], daemon=True)
+    accepting.start()
+    threading.Thread(target=room.watch, daemon=True).start()
+    os.read(stop, 1)
+    stopping.set()
+    if MISTAKE != "waits_for_next_client":
+        shut(listener, socket.SHUT_RD)  # wakes the thread that accepts
+        listener.close()
+    say_goodbye(room, GOODBYE_SECONDS)
+    if MISTAKE == "waits_for_next_client":
+        accepting.join()
+    if MISTAKE == "waits_for_keyboard":
+        keyboard = next(thread for thread in threading.enumerate() if thread.name == "keyboard")
+        keyboard.join()
+    if MISTAKE != "no_bye":
+        print("bye", flush=True)
+    sys.exit(1 if MISTAKE == "stop_exit_1" else 0)
+
+
+def accept(room, listener, stopping):
+    for stream in visitors(listener, until=stopping):
+        receive(room, stream)
+
+
+def main():
+    word = first_word(serve_options=" [--heartbeat-ms N] [--limit N]")
+    arguments = Arguments(word)
+    if word == "join":
+        return join(arguments.parse(), server="07_disconnects serve")
+    arguments.add_argument("--heartbeat-ms", type=between(50, 3_600_000), default=10_000, metavar="N",
+                           help="ping who is silent for N ms (50 to 3,600,000)")
+    arguments.add_argument("--limit", type=between(1, 10_000), default=10_000, metavar="N",
+                           help="at most N clients (1 to 10000)")
+    serve(arguments.parse())
+
+
+main()

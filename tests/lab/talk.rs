@@ -1,0 +1,712 @@
+//! Talking in messages: what the gradings from step 06 on need of ears and
+//! peers.
+
+use super::feed::{End, Feed, Next};
+use super::message::{self, ERROR, JOIN, LEAVE, Message, PING, PONG, TEXT, WELCOME};
+use super::message::{HEADER_BYTES, join, left, text, welcome};
+use super::patience;
+use super::peer::{Desk, Ear, Peer, silence, told};
+use super::program::Program;
+use super::story::{Story, quote};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+/// What a peer sends through: the test's messages, and the answers to PINGs
+/// between them, never inside of one.
+pub struct Mouth {
+    stream: TcpStream,
+    /// What was sent of a message that is not finished yet.
+    unfinished: Mutex<Vec<u8>>,
+    /// PONGs that wait for its end.
+    answers: Mutex<Vec<u8>>,
+}
+
+impl Mouth {
+    pub fn new(stream: TcpStream) -> Mouth {
+        Mouth { stream, unfinished: Mutex::default(), answers: Mutex::default() }
+    }
+
+    pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = (&self.stream).write_all(bytes);
+        unfinished.extend_from_slice(bytes);
+        let mut done = 0;
+        loop {
+            match Message::parse(&unfinished[done..]) {
+                Ok(Some((_, size))) => done += size,
+                Ok(None) => break,
+                // No message begins so, and none is finished any more.
+                Err(_) => {
+                    *unfinished = vec![0];
+                    done = 0;
+                    break;
+                }
+            }
+        }
+        unfinished.drain(..done);
+        drop(unfinished);
+        self.answer();
+        result
+    }
+
+    fn pong(&self, ping: &Message) {
+        let pong = message::pong(ping.sequence).at(message::now()).bytes();
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).extend(pong);
+        self.answer();
+    }
+
+    /// Sends the answers that wait, unless somebody is in the middle of a
+    /// message, and will do it then.
+    fn answer(&self) {
+        let waiting = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        while !waiting().is_empty() {
+            let unfinished = match self.unfinished.try_lock() {
+                Ok(unfinished) => unfinished,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            if !unfinished.is_empty() {
+                return;
+            }
+            let answers = std::mem::take(&mut *waiting());
+            // If the connection is over, its ear hears of it.
+            let _ = (&self.stream).write_all(&answers);
+        }
+    }
+}
+
+/// Reads from a connection, answers each PING at once, and passes on all else.
+pub struct Answering {
+    stream: TcpStream,
+    mouth: Arc<Mouth>,
+    /// The header that is coming, and how much of it was passed on.
+    header: Vec<u8>,
+    passed: usize,
+    /// How much is to come behind the header.
+    rest: usize,
+    /// Whether that belongs to a PING.
+    pinged: bool,
+}
+
+impl Answering {
+    pub fn new(stream: TcpStream, mouth: Arc<Mouth>) -> Answering {
+        Answering { stream, mouth, header: Vec::new(), passed: 0, rest: 0, pinged: false }
+    }
+
+    /// What is left of `came` without PINGs. What may become one waits here.
+    fn sift(&mut self, mut came: &[u8]) -> Vec<u8> {
+        let mut others = Vec::new();
+        while !came.is_empty() {
+            if self.rest > 0 {
+                let (now, later) = came.split_at(self.rest.min(came.len()));
+                if !self.pinged {
+                    others.extend_from_slice(now);
+                }
+                self.rest -= now.len();
+                came = later;
+                continue;
+            }
+            let missing = HEADER_BYTES - self.header.len();
+            let (now, later) = came.split_at(missing.min(came.len()));
+            self.header.extend_from_slice(now);
+            came = later;
+            let start = [b'C', b'H', 1, PING];
+            self.pinged = start.starts_with(&self.header[..self.header.len().min(4)]);
+            if !self.pinged {
+                others.extend_from_slice(&self.header[self.passed..]);
+                self.passed = self.header.len();
+            }
+            let Some(header) = self.header.first_chunk::<HEADER_BYTES>() else { continue };
+            // As if nothing came behind it: what is no message is passed on.
+            let lengths =
+                [16, 18].map(|at| usize::from(u16::from_be_bytes([header[at], header[at + 1]])));
+            let mut alone = *header;
+            alone[16..].fill(0);
+            match Message::parse(&alone) {
+                Ok(Some((message, _))) if lengths[0] <= 32 && lengths[1] <= 4096 => {
+                    self.rest = lengths[0] + lengths[1];
+                    if self.pinged {
+                        self.mouth.pong(&message);
+                    }
+                }
+                _ => {
+                    others.extend_from_slice(&self.header[self.passed..]);
+                    self.pinged = false;
+                    self.rest = usize::MAX;
+                }
+            }
+            self.header.clear();
+            self.passed = 0;
+        }
+        others
+    }
+}
+
+impl Read for Answering {
+    /// With a buffer of more than a header: what was held back comes on top.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len() - HEADER_BYTES;
+        loop {
+            let others = match self.stream.read(&mut buffer[..most])? {
+                0 => std::mem::take(&mut self.header).split_off(std::mem::take(&mut self.passed)),
+                count => match self.sift(&buffer[..count]) {
+                    nothing if nothing.is_empty() => continue,
+                    others => others,
+                },
+            };
+            buffer[..others.len()].copy_from_slice(&others);
+            return Ok(others.len());
+        }
+    }
+}
+
+impl Ear {
+    /// The next message must be this one. Times are not compared, nor sequences
+    /// where the contract has them 0.
+    #[track_caller]
+    pub fn gets_next(&self, expected: &Message) -> Message {
+        let came = self.message(&expected.told());
+        self.compare(expected, &came);
+        came
+    }
+
+    /// The next message *about the same person* must be this one.
+    ///
+    /// What one person does is told in order. What two do may be told in any
+    /// order, so messages about others are set aside until they are heard.
+    #[track_caller]
+    pub fn gets(&self, expected: &Message) -> Message {
+        let came = self.next_about(&about(expected), &expected.told());
+        self.compare(expected, &came);
+        came
+    }
+
+    /// The next about `name` must be its LEAVE, whatever the reason: that is a
+    /// rule of its own.
+    #[track_caller]
+    pub fn gets_leave(&self, name: &str) {
+        let expected = format!("LEAVE {name}, for whatever reason");
+        let came = self.next_about(name.as_bytes(), &expected);
+        if came.kind != LEAVE {
+            self.story.fails(&self.who, &expected, &came.told());
+        }
+        self.story.step(&self.who, format!("{} ok", came.told()));
+        self.notice(&came);
+    }
+
+    /// Whether something about `name` has come, and was set aside.
+    pub fn has_heard_of(&self, name: &str) -> bool {
+        self.messages.borrow().iter().any(|m| about(m) == name.as_bytes())
+    }
+
+    #[track_caller]
+    fn next_about(&self, whom: &[u8], expected: &str) -> Message {
+        let put = self.messages.borrow().iter().position(|m| about(m) == whom);
+        if let Some(came) = put.and_then(|at| self.messages.borrow_mut().remove(at)) {
+            return came;
+        }
+        loop {
+            let came = self.message(expected);
+            if about(&came) == whom {
+                return came;
+            }
+            self.story.step(&self.who, format!("{} (for later)", came.told()));
+            self.messages.borrow_mut().push_back(came);
+        }
+    }
+
+    /// The next message must be an ERROR. Its words are free, but there must be
+    /// some.
+    #[track_caller]
+    pub fn gets_error(&self, about: &str) -> String {
+        let expected = format!("ERROR \"...\", {about}");
+        let came = self.any_message(&expected);
+        if came.kind != ERROR || came.body.is_empty() {
+            self.story.fails(&self.who, &expected, &came.told());
+        }
+        self.story.step(&self.who, format!("{} ok", came.told()));
+        String::from_utf8_lossy(&came.body).into_owned()
+    }
+
+    /// The next message must be a PING, with any sequence.
+    #[track_caller]
+    pub fn gets_ping(&self) -> Message {
+        let came = self.any_message("PING");
+        if came.kind != PING {
+            self.story.fails(&self.who, "PING", &came.told());
+        }
+        self.story.step(&self.who, format!("{} ok", came.told()));
+        came
+    }
+
+    /// Reads on until such a message comes; false if the stream ends before.
+    #[track_caller]
+    pub fn hears(&self, expected: &str, wanted: impl Fn(&Message) -> bool) -> bool {
+        loop {
+            match self.feed.message() {
+                Next::Some(bytes) => match Message::parse(&bytes) {
+                    Ok(Some((came, _))) if wanted(&came) => return true,
+                    Ok(Some(_)) => {}
+                    _ => return false,
+                },
+                Next::End(..) => return false,
+                Next::Silence(rest) => self.story.fails(&self.who, expected, &silence(&rest)),
+            }
+        }
+    }
+
+    /// Waits for any message: for those who count rather than compare. Returns
+    /// what the contract binds.
+    #[track_caller]
+    pub fn any_message(&self, waiting_for: &str) -> Message {
+        let came = self.first_message(waiting_for);
+        self.notice(&came);
+        self.bound(&came)
+    }
+
+    #[track_caller]
+    fn first_message(&self, waiting_for: &str) -> Message {
+        let aside = self.messages.borrow_mut().pop_front();
+        aside.unwrap_or_else(|| self.message(waiting_for))
+    }
+
+    #[track_caller]
+    fn message(&self, expected: &str) -> Message {
+        match self.feed.message() {
+            Next::Some(bytes) => match Message::parse(&bytes) {
+                Ok(Some((came, _))) => {
+                    self.not_its_own(expected, &came);
+                    came
+                }
+                no => {
+                    self.story.step(&self.who, quote(&bytes));
+                    let why = format!("what is no message: {}", no.err().unwrap_or_default());
+                    self.story.fails(&self.who, expected, &why)
+                }
+            },
+            Next::End(end, rest) => {
+                let mut end = told(&end, &rest);
+                if !rest.is_empty() {
+                    end = format!("{} bytes of a message, {end}", rest.len());
+                }
+                self.story.fails(&self.who, expected, &end)
+            }
+            Next::Silence(rest) => {
+                if self.is_screen() {
+                    self.story.also(". Or it was printed, and not flushed");
+                }
+                let mut received = silence(&rest);
+                if rest.len() >= HEADER_BYTES {
+                    let size = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
+                    received += &format!(
+                        " (a header that announces {} bytes of sender and {} of body, and {} have come)",
+                        size(16),
+                        size(18),
+                        rest.len() - HEADER_BYTES,
+                    );
+                } else if !rest.is_empty() {
+                    received += " (a header has 20 bytes)";
+                }
+                self.story.fails(&self.who, expected, &received)
+            }
+        }
+    }
+
+    /// What of a message the contract says: the rest is free.
+    fn bound(&self, message: &Message) -> Message {
+        let Message { kind, sequence, sender, body, .. } = message.clone();
+        let from_client = self.who.starts_with("client");
+        let free_sender = matches!(kind, PING | PONG | ERROR) || from_client && kind != JOIN;
+        let free_body = matches!(kind, PING | PONG) || from_client && kind != TEXT;
+        Message {
+            kind,
+            sequence: if matches!(kind, TEXT | PING | PONG) { sequence } else { 0 },
+            timestamp: 0,
+            sender: if free_sender { Vec::new() } else { sender },
+            body: if free_body { Vec::new() } else { body },
+        }
+    }
+
+    #[track_caller]
+    fn compare(&self, expected: &Message, came: &Message) {
+        let (expected, came) = (self.bound(expected), self.bound(came));
+        if expected != came {
+            let bare = |m: &Message| Message { body: Vec::new(), ..m.clone() };
+            // Of a long body what differs may not be shown otherwise.
+            if bare(&expected) == bare(&came) && expected.body.len().max(came.body.len()) > 60 {
+                self.story.mismatch_in(&self.who, &came.told(), &expected.body, &came.body);
+            }
+            self.story.differs(&self.who, &expected.told(), &came.told());
+        }
+        self.story.step(&self.who, format!("{} ok", came.told()));
+        if came.kind == WELCOME {
+            self.name.borrow_mut().clone_from(&came.sender);
+        }
+        self.notice(&came);
+    }
+
+    /// Reads to the end of the stream, whatever comes.
+    pub fn rest(&self) -> Next {
+        self.feed.rest()
+    }
+
+    /// Nobody is told what it did itself.
+    #[track_caller]
+    fn not_its_own(&self, expected: &str, came: &Message) {
+        let own = !came.sender.is_empty() && came.sender == *self.name.borrow();
+        if own && matches!(came.kind, JOIN | TEXT | LEAVE) {
+            let came = format!("{}: that was itself", came.told());
+            self.story.fails(&self.who, expected, &came);
+        }
+    }
+
+    /// Nobody comes or goes twice.
+    #[track_caller]
+    fn notice(&self, came: &Message) {
+        if matches!(came.kind, JOIN | LEAVE) {
+            let before = self.comings.borrow_mut().insert(came.sender.clone(), came.kind);
+            if before == Some(came.kind) {
+                self.story.fails(&self.who, "that once", &format!("{} again", came.told()));
+            }
+        }
+    }
+
+    /// Its sequence must be 0: only TEXT, PING and PONG are numbered.
+    #[track_caller]
+    pub fn expect_no_number(&self, came: &Message) {
+        if came.sequence != 0 {
+            self.story.fails(&self.who, "sequence 0, in this kind of message", &came.told());
+        }
+    }
+
+    /// Its time must be now, by a clock that may be a bit wrong.
+    #[track_caller]
+    pub fn expect_now(&self, came: &Message) {
+        let (now, then) = (message::now(), came.timestamp);
+        if now.abs_diff(then) > 5 * 60 * 1000 {
+            self.story.fails(
+                &self.who,
+                &format!("a timestamp of now, in milliseconds: about {now}"),
+                &format!("{}, its timestamp is {then}", came.told()),
+            );
+        }
+    }
+
+    /// Reads to the end of the stream. Nothing more may come but JOINs and LEAVEs
+    /// that were not heard yet: all else was not meant for this ear.
+    #[track_caller]
+    pub fn gets_no_more(&self) {
+        self.no_more(true);
+    }
+
+    #[track_caller]
+    fn no_more(&self, must_end: bool) {
+        // Who does not close once never does: wait for it only once.
+        static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
+        let expected = "nothing more, then the end of the stream";
+        loop {
+            let wait = !must_end && LEFT_OPEN.load(Ordering::Relaxed);
+            let wait = if wait { patience() / 10 } else { patience() };
+            let aside = self.messages.borrow_mut().pop_front();
+            let came = if let Some(aside) = aside {
+                aside
+            } else {
+                match self.feed.message_within(wait) {
+                    Next::Some(bytes) => match Message::parse(&bytes) {
+                        Ok(Some((came, _))) => {
+                            self.not_its_own(expected, &came);
+                            came
+                        }
+                        no => {
+                            let why = no.err().unwrap_or_default();
+                            self.story.fails(&self.who, expected, &why)
+                        }
+                    },
+                    Next::End(End::Closed, rest) if rest.is_empty() => break,
+                    Next::End(end, rest) => {
+                        self.story.fails(&self.who, expected, &told(&end, &rest))
+                    }
+                    Next::Silence(rest) if rest.is_empty() && !must_end => {
+                        LEFT_OPEN.store(true, Ordering::Relaxed);
+                        self.story.step(&self.who, "nothing more");
+                        return;
+                    }
+                    Next::Silence(rest) => {
+                        self.story.because(
+                            "the connection is still open: send what is queued, and close it",
+                        );
+                        self.story.fails(&self.who, "the end of the stream", &silence(&rest))
+                    }
+                }
+            };
+            if !matches!(came.kind, JOIN | LEAVE) || came.sender.is_empty() {
+                let came = format!("{}, which should not have come", came.told());
+                self.story.fails(&self.who, expected, &came);
+            }
+            self.notice(&came);
+        }
+        self.story.step(&self.who, "end of stream ok");
+    }
+}
+
+/// Whom a message is about: nobody, where the server itself speaks to one.
+fn about(message: &Message) -> Vec<u8> {
+    match message.kind {
+        JOIN | TEXT | LEAVE => message.sender.clone(),
+        _ => Vec::new(),
+    }
+}
+
+impl Peer {
+    /// The same connection for one who talks in messages: PINGs are answered at
+    /// once, whatever the test does, and not heard.
+    pub fn answering(story: &Rc<Story>, me: &str, other: &'static str, stream: TcpStream) -> Peer {
+        Peer::with(story, me, other, stream, |stream, mouth| {
+            Feed::new(Answering::new(stream, mouth))
+        })
+    }
+
+    /// Sends a message, in one piece.
+    #[track_caller]
+    pub fn say(&self, message: &Message) {
+        self.sends(message.told(), &message.bytes());
+    }
+
+    /// Sends several messages, in one piece.
+    #[track_caller]
+    pub fn say_at_once(&self, messages: &[Message]) {
+        let told: Vec<String> = messages.iter().map(Message::told).collect();
+        let bytes: Vec<u8> = messages.iter().flat_map(Message::bytes).collect();
+        self.sends(format!("{} (in one piece)", told.join(", ")), &bytes);
+    }
+
+    /// Sends a part of a message's bytes, and waits until the program has read
+    /// them: what comes next is found by another read.
+    #[track_caller]
+    pub fn say_part(&self, message: &Message, from: usize, to: usize) {
+        let bytes = message.bytes();
+        let told = format!("{}: bytes {} to {to} of {}", message.told(), from + 1, bytes.len());
+        self.sends(told, &bytes[from..to]);
+        super::drained(&self.stream);
+    }
+
+    /// Says LEAVE, closes the sending half and reads to the end, where nothing
+    /// more may come. That the end comes is a rule of its own: here its absence
+    /// costs nothing.
+    #[track_caller]
+    pub fn say_goodbye(&self) {
+        self.say(&message::message(LEAVE, "", ""));
+        self.close_sending();
+        self.no_more(false);
+    }
+}
+
+impl Program {
+    /// Connects to this server, to talk in messages.
+    #[track_caller]
+    pub fn visit(&self, name: &str) -> Peer {
+        let stream = self.connect_stream();
+        self.story.step(name, "connects");
+        Peer::answering(&self.story, name, "server", stream)
+    }
+
+    /// Joins the room under `name`, where then these are `here`.
+    #[track_caller]
+    pub fn admit(&self, name: &str, here: &str) -> Peer {
+        let peer = self.visit(name);
+        peer.say(&join(name));
+        peer.gets_next(&welcome(name, here));
+        peer
+    }
+
+    /// Joins the room, and leaves the reading (or not reading) to the test.
+    #[track_caller]
+    pub fn admit_stream(&self, name: &str) -> TcpStream {
+        let stream = self.connect_stream();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        self.story.step(format!("{name} --> server"), join(name).told());
+        let _ = (&stream).write_all(&join(name).bytes());
+        stream
+    }
+
+    /// Fills an empty room: each has heard that the others joined. Names in the
+    /// order of their bytes, please.
+    #[track_caller]
+    pub fn admit_all<const N: usize>(&self, names: [&str; N]) -> [Peer; N] {
+        let mut peers: Vec<Peer> = Vec::new();
+        for (i, name) in names.iter().enumerate() {
+            let peer = self.admit(name, &names[..=i].join(", "));
+            for other in &peers {
+                other.gets(&join(name));
+            }
+            peers.push(peer);
+        }
+        peers.try_into().unwrap_or_else(|_| unreachable!())
+    }
+}
+
+impl Desk {
+    /// Waits for a client that talks in messages.
+    #[track_caller]
+    pub fn visited(&self) -> Peer {
+        Peer::answering(&self.story, "server", "client", self.accept_stream())
+    }
+
+    /// Waits for a client, which must ask for `name`, and gets it.
+    #[track_caller]
+    pub fn admits(&self, name: &str) -> Peer {
+        let peer = self.visited();
+        peer.gets_next(&join(name));
+        peer.say(&welcome(name, name).at(message::now()));
+        peer
+    }
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// Somebody who speaks and somebody who listens, while others do not read.
+pub struct Chat<'a> {
+    pub story: &'a Story,
+    pub speaker: &'a Peer,
+    pub name: &'a str,
+    pub listener: &'a Peer,
+    /// The sequence of the last message.
+    pub last: u32,
+    /// The bytes sent.
+    pub sent: usize,
+}
+
+impl<'a> Chat<'a> {
+    pub fn new(story: &'a Story, name: &'a str, speaker: &'a Peer, listener: &'a Peer) -> Chat<'a> {
+        Chat { story, speaker, name, listener, last: 0, sent: 0 }
+    }
+
+    /// A long message with a number.
+    pub fn text(number: u32) -> Message {
+        text(number, format!("{number:08}{}", "x".repeat(3992)))
+    }
+
+    /// Speaks until that many bytes are sent, or until it is told that somebody
+    /// has left; returns that. All the while the listener must hear everything.
+    #[track_caller]
+    pub fn until(&mut self, bytes: usize) -> Option<Message> {
+        let mut gone = None;
+        while self.sent < bytes && gone.is_none() {
+            let texts: Vec<Message> = (self.last + 1..=self.last + 16).map(Self::text).collect();
+            let bytes: Vec<u8> = texts.iter().flat_map(Message::bytes).collect();
+            // Never more on its way to the listener than it could be forgiven for.
+            self.speaker
+                .sends(format!("TEXT {} and 15 more, of 4000 bytes", self.last + 1), &bytes);
+            self.sent += bytes.len();
+            self.last += 16;
+            for expected in texts.into_iter().map(|text| text.by(self.name)) {
+                let mut came = self.listener.first_message(&expected.told());
+                if came.kind == LEAVE && gone.is_none() {
+                    self.listener.notice(&came);
+                    gone = Some(self.listener.bound(&came));
+                    came = self.listener.first_message(&expected.told());
+                }
+                let same = |a: &Message, b: &Message| (a.kind, a.sequence) == (b.kind, b.sequence);
+                if !same(&came, &expected)
+                    || came.sender != expected.sender
+                    || came.body != expected.body
+                {
+                    self.listener.compare(&expected, &came);
+                }
+            }
+        }
+        gone
+    }
+}
+
+/// Zed joins and does not read, until it is disconnected, with this reason if
+/// it matters; nobody else waits. Returns how many bytes were said until then.
+#[track_caller]
+pub fn never_reads(
+    story: &Story,
+    server: &Program,
+    [ann, bob]: [&Peer; 2],
+    why: Option<&str>,
+) -> usize {
+    story.because("a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead");
+    let mut zed = server.admit_stream("zed");
+    for other in [ann, bob] {
+        other.gets(&join("zed"));
+    }
+    story.step("zed", "does not read");
+    let mut chat = Chat::new(story, "ann", ann, bob);
+    let mut expected = left("zed", why.unwrap_or("..."));
+    let Some(came) = chat.until(64 * MIB) else {
+        let what = format!("only TEXTs, {} MiB of them", chat.sent / MIB);
+        story.fails("server --> bob", &expected.told(), &what);
+    };
+    if why.is_none() {
+        expected.body.clone_from(&came.body);
+    }
+    if came != expected {
+        story.differs("server --> bob", &expected.told(), &came.told());
+    }
+    story.step("server --> bob", format!("{} ok", came.told()));
+    if chat.sent < MIB {
+        let what = format!("that, after only {} bytes", chat.sent);
+        story.fails("server --> bob", "patience with zed up to 1 MiB", &what);
+    }
+    ann.gets(&expected);
+    story.because("who is disconnected is closed, however much waits for it");
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match zed.read(&mut buffer) {
+            Ok(1..) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let received = "nothing more, and no end";
+                story.fails("server --> zed", "the end of the connection", received);
+            }
+            Ok(0) | Err(_) => break,
+        }
+    }
+    bob.say(&text(1, "much better now"));
+    ann.gets(&text(1, "much better now").by("bob"));
+    chat.sent
+}
+
+/// Somebody joins and does not read, while so much is said that some of it
+/// waits in the server: a bit less than zed could not bear. None if the system
+/// keeps less here than for zed: then there is nothing to see.
+#[track_caller]
+pub fn reads_late(
+    story: &Story,
+    server: &Program,
+    [ann, bob]: [&Peer; 2],
+    name: &str,
+    enough: usize,
+) -> Option<(TcpStream, u32)> {
+    let late = server.admit_stream(name);
+    for other in [ann, bob] {
+        other.gets(&join(name));
+    }
+    story.step(name, "does not read either, for a while");
+    let mut chat = Chat::new(story, "ann", ann, bob);
+    match chat.until(enough - MIB / 2) {
+        Some(_) => None,
+        None => Some((late, chat.last)),
+    }
+}
+
+/// Somebody reads late, and says LEAVE before that: all that waits must come.
+#[track_caller]
+pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], enough: usize) {
+    story.because("who has said LEAVE gets what was queued for it, in order, and then the end of the stream, though it closes nothing itself");
+    let Some((gus, last)) = reads_late(story, server, [ann, bob], "gus", enough) else { return };
+    story.step("gus --> server", "LEAVE");
+    let _ = (&gus).write_all(&message::message(LEAVE, "", "").bytes());
+    bob.gets(&left("gus", "left"));
+    let gus = Peer::answering(story, "gus", "server", gus);
+    gus.gets_next(&welcome("gus", "ann, bob, gus"));
+    for number in 1..=last {
+        gus.gets_next(&Chat::text(number).by("ann"));
+    }
+    gus.gets_no_more();
+}
