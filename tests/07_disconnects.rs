@@ -9,7 +9,7 @@
 mod lab;
 
 use lab::message::{
-    LEAVE, Message, PING, PONG, error, join, left, message, now, ping, pong, text, welcome,
+    LEAVE, Message, PING, PONG, WELCOME, error, join, left, message, now, ping, pong, text, welcome,
 };
 use lab::{Chat, Desk, Peer, Program, Rule, Story};
 use lab::{has_ipv6, ignores_interrupts, leaves_late, never_reads, patience, reads_late};
@@ -581,6 +581,8 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_checked() {
     let _bob = server.admit("bob", "ann, bob");
     full("zed");
 
+    no_descriptors_left(&story);
+
     story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options stand in any order", "lessons/01_bind_listen.md, \"Run it\"");
     let taken = server.address.to_string();
     story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
@@ -601,6 +603,35 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_checked() {
     if has_ipv6() {
         story.serve(PROGRAM, &["serve", "[::1]:0"]).admit("ann", "ann");
     }
+}
+
+/// The same when it is the system that is full.
+#[track_caller]
+fn no_descriptors_left(story: &Rc<Story>) {
+    story.because("when the descriptors run out, accepting fails: that costs the newcomers, not those who are here, and is no reason to stop accepting");
+    let server = serve(story);
+    let [ann, bob] = server.admit_all(["ann", "bob"]);
+    if !server.leave_descriptors(2) {
+        return;
+    }
+    let crowd: Vec<TcpStream> = (0..10).map(|_| server.connect_stream()).collect();
+    story.step("10 clients", "connect");
+    server.settled();
+    ann.say(&text(1, "crowded here"));
+    bob.gets_next(&text(1, "crowded here").by("ann"));
+    drop(crowd);
+    story.step("10 clients", "go");
+    ann.say(&text(2, "gone again"));
+    bob.gets_next(&text(2, "gone again").by("ann"));
+    // The first ones may still find no place.
+    for _ in 0..50 {
+        let zed = server.visit("zed");
+        try_to_say(&zed, &join("zed"));
+        if zed.hears("WELCOME", |came| came.kind == WELCOME) {
+            return;
+        }
+    }
+    story.fails("server --> zed", "WELCOME", "the end of the stream, 50 times");
 }
 
 #[test]

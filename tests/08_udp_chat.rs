@@ -13,7 +13,8 @@ use lab::message::{
     welcome,
 };
 use lab::{
-    Pinged, Postbox, Program, Rule, Story, another_loopback, has_ipv6, ignores_interrupts, patience,
+    BODY_BYTES, Pinged, Postbox, Program, Rule, Story, another_loopback, has_ipv6,
+    ignores_interrupts, patience,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

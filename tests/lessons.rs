@@ -15,6 +15,7 @@
 mod lab;
 
 use lab::missing;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -295,21 +296,22 @@ fn console_blocks_print_what_they_show() {
 fn terminals_show_what_the_lessons_show() {
     std::thread::scope(|scope| {
         for page in pages() {
-            scope.spawn(move || play(&page));
+            let page = std::sync::Arc::new(page);
+            let sections: BTreeSet<usize> = page.blocks().iter().map(|b| b.section).collect();
+            for section in sections {
+                let page = std::sync::Arc::clone(&page);
+                scope.spawn(move || play(&page, section));
+            }
         }
     });
 }
 
-/// Plays the `terminals` blocks of a page, each section on a new stage.
+/// Plays the `terminals` blocks of a section, on a stage of their own.
 #[cfg(target_os = "linux")]
-fn play(page: &Page) {
+fn play(page: &Page, section: usize) {
     let mut stage = lab::Stage::new();
-    let mut section = 0;
-    for block in page.blocks().iter().filter(|b| b.kind == "terminals") {
-        if block.section != section {
-            section = block.section;
-            stage = lab::Stage::new();
-        }
+    let blocks = page.blocks();
+    for block in blocks.iter().filter(|b| b.section == section && b.kind == "terminals") {
         for (number, line) in block.text.lines().enumerate() {
             if line.trim().is_empty() {
                 continue;

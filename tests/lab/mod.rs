@@ -11,8 +11,9 @@
 //! `story` knows what has happened and tells it when a test fails; `feed`
 //! collects what arrives; `program` starts and ends programs; `peer` is the
 //! other side of their connections, and `talk` lets them talk in messages;
-//! `message` knows these; `stage` plays lessons; `system` asks Linux what can't
-//! be seen from outside.
+//! `datagram` is the other side where there are no connections; `message` knows
+//! messages; `stage` plays lessons; `system` asks Linux what can't be seen from
+//! outside.
 
 // Each grading uses a part of this.
 #![allow(dead_code, unused_imports)]

@@ -409,6 +409,20 @@ impl Program {
         self.process.signal("CONT");
     }
 
+    /// Lets it open only so many files and connections more. False where the
+    /// system has no way to do that.
+    pub fn leave_descriptors(&self, more: usize) -> bool {
+        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return false };
+        let limit = open.count() + more;
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args([format!("--pid={}", self.pid()), format!("--nofile={limit}:")]);
+        let done = prlimit.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if done {
+            self.story.step(self.process.role, format!("may open {more} descriptors more"));
+        }
+        done
+    }
+
     /// Asks it to stop, as `kill PID` does.
     pub fn terminate(&self) {
         self.story.step(self.process.role, "gets SIGTERM (kill)");

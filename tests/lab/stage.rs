@@ -3,9 +3,10 @@
 use super::{Feed, Next, example, missing};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Several terminals, each with the program that runs in it.
 ///
@@ -25,8 +26,17 @@ struct Terminal {
 
 impl Stage {
     pub fn new() -> Stage {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Stage { port, terminals: BTreeMap::new() }
+        // Below the ports that the system gives to others, and for this stage
+        // alone, whether for TCP or for UDP.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let first = 20_000 + (std::process::id() % 100) as u16 * 100;
+        loop {
+            let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1000;
+            let place = ("127.0.0.1", port);
+            if TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok() {
+                return Stage { port, terminals: BTreeMap::new() };
+            }
+        }
     }
 
     /// The command as it is run here: with a free port, and the program itself
