@@ -568,7 +568,7 @@ fn the_server_stops_loses_and_starts_as_it_is_told() {
 
     story.because("--loss throws away each datagram with that probability: neither every answer nor none comes");
     let server =
-        story.serve(PROGRAM, &["serve", "--heartbeat-ms", "60000", "127.0.0.1:0", "--loss", "30"]);
+        story.serve(PROGRAM, &["serve", "127.0.0.1:0", "--heartbeat-ms", "60000", "--loss", "30"]);
     let ann = server.postbox("ann");
     let answered: usize = (0..5).map(|_| ann.counts_pongs(40)).sum();
     // Outside of these a right program is less than once in 10^14 runs.

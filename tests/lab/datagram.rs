@@ -452,6 +452,13 @@ impl Postbox {
         if !matches!(bare.kind, TEXT | PING | PONG) {
             bare.sequence = 0;
         }
+        // The contract gives these fields no meaning in these kinds.
+        if matches!(bare.kind, ERROR | PING | PONG | CHALLENGE) {
+            bare.sender.clear();
+        }
+        if matches!(bare.kind, PING | PONG) {
+            bare.body.clear();
+        }
         // What a client puts there is not believed, or not read.
         if self.serves && bare.kind != JOIN {
             bare.sender.clear();
