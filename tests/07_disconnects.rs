@@ -496,9 +496,12 @@ fn nobody_holds_up_a_server_that_stops() {
                     std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
                 }
                 lab::drained(&held[3]);
+                lab::accepted(server.address.port());
             }
             "a client that talks on" => {
                 let stream = server.admit_stream("ann");
+                // Until it is welcome.
+                let _ = stream.peek(&mut [0]);
                 held.push(stream.try_clone().unwrap());
                 stream.set_write_timeout(Some(patience())).unwrap();
                 let texts: Vec<u8> = (1..=100).flat_map(|n| text(n, "and on").bytes()).collect();
