@@ -10,7 +10,7 @@
 //!
 //! `cargo bench -- --short` only shows that it runs.
 
-#![allow(missing_docs, clippy::cast_precision_loss, clippy::naive_bytecount)]
+#![allow(missing_docs, clippy::cast_precision_loss)]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,10 +23,16 @@ use std::time::{Duration, Instant};
 
 /// A line with its end, in bytes.
 const LINE_BYTES: usize = 64;
+/// The same as a room passes it on, behind `guest-1: `.
+const NAMED_BYTES: usize = 9 + LINE_BYTES;
+/// The same as the body of a message, without the line end, with a sender of
+/// four bytes.
+const MESSAGE_BYTES: usize = 20 + 4 + LINE_BYTES - 1;
 /// Lines that a sender may have under way at once.
 const WINDOW: u64 = 64;
-/// At most so many clients talk; the others listen.
-const SENDERS: usize = 10;
+/// At most so many clients talk; the others listen. Their names in a room of
+/// lines, guest-1 to guest-9, are of one length.
+const SENDERS: usize = 9;
 
 /// What the clients of a room speak.
 #[derive(Clone, Copy)]
@@ -64,22 +70,6 @@ impl Language {
             Language::Messages => message(TEXT, "", text),
         }
     }
-
-    /// How many units are in these bytes, and how many make a line. In lines
-    /// only the payload has a `$`. Messages are all of one length.
-    fn count(self, bytes: &[u8]) -> u64 {
-        match self {
-            Language::Lines => bytes.iter().filter(|b| **b == b'$').count() as u64,
-            Language::Messages => bytes.len() as u64,
-        }
-    }
-
-    fn units(self) -> u64 {
-        match self {
-            Language::Lines => 1,
-            Language::Messages => (20 + 4 + LINE_BYTES - 1) as u64,
-        }
-    }
 }
 
 const JOIN: u8 = 1;
@@ -108,10 +98,16 @@ fn main() -> io::Result<()> {
             <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
         for _ in 0..rounds {
             let room = Room::start("05_threaded_server", &[])?;
-            lines.push(throughput(room.address, clients, time, Language::Lines)?);
+            lines.push(throughput(room.address, clients, time, Language::Lines, NAMED_BYTES)?);
             let room = Room::start("07_disconnects", &["serve"])?;
-            messages.push(throughput(room.address, clients, time, Language::Messages)?);
-            naive.push(throughput(locked_list()?, clients, time, Language::Lines)?);
+            messages.push(throughput(
+                room.address,
+                clients,
+                time,
+                Language::Messages,
+                MESSAGE_BYTES,
+            )?);
+            naive.push(throughput(locked_list()?, clients, time, Language::Lines, LINE_BYTES)?);
             limit.push(write_limit(clients, time)?);
         }
         let [lines, naive, messages, limit] = [lines, naive, messages, limit].map(median);
@@ -236,17 +232,19 @@ fn crowd(address: SocketAddr, count: usize, language: Language) -> io::Result<Ve
     Ok(streams)
 }
 
-/// Lets some clients talk and all listen, and counts the lines that arrive.
+/// Lets some clients talk and all listen, and counts the lines that arrive:
+/// each has `line_bytes` then.
 fn throughput(
     address: SocketAddr,
     clients: usize,
     time: Duration,
     language: Language,
+    line_bytes: usize,
 ) -> io::Result<f64> {
+    let each = line_bytes as u64;
     let senders = clients.min(SENDERS);
     let streams: Vec<Arc<TcpStream>> =
         crowd(address, clients, language)?.into_iter().map(Arc::new).collect();
-    let units = language.units();
     let arrived = Arc::new(AtomicU64::new(0));
     let until = Instant::now() + time;
     let mut threads = Vec::new();
@@ -256,7 +254,7 @@ fn throughput(
             let mut buffer = vec![0; 64 * 1024];
             // Until the stream is shut down below.
             while let Ok(count @ 1..) = (&*stream).read(&mut buffer) {
-                arrived.fetch_add(language.count(&buffer[..count]), Ordering::Relaxed);
+                arrived.fetch_add(count as u64, Ordering::Relaxed);
             }
         }));
     }
@@ -272,13 +270,13 @@ fn throughput(
             (&**stream).write_all(&window)?;
             sent += WINDOW;
         }
-        while arrived.load(Ordering::Relaxed) / units + WINDOW * senders as u64 * listeners / 2
+        while arrived.load(Ordering::Relaxed) / each + WINDOW * senders as u64 * listeners / 2
             < sent * listeners
         {
             thread::yield_now();
         }
     }
-    let delivered = arrived.load(Ordering::Relaxed) / units;
+    let delivered = arrived.load(Ordering::Relaxed) / each;
     let seconds = start.elapsed().as_secs_f64();
     for stream in &streams {
         let _ = stream.shutdown(std::net::Shutdown::Both);
