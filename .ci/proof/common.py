@@ -71,9 +71,6 @@ class Arguments(argparse.ArgumentParser):
 def first_word(serve_options="", join_options=""):
     """What the program is to do: serve or join."""
     word = sys.argv[1] if len(sys.argv) > 1 else "serve"
-    if MISTAKE == "word_may_be_missing" and word not in ("serve", "join", "-h", "--help"):
-        sys.argv.insert(1, "serve")
-        word = "serve"
     if word in ("serve", "join"):
         return word
     program = os.path.basename(sys.argv[0])
@@ -178,8 +175,9 @@ def listen(place, kind=socket.SOCK_STREAM):
     except (OSError, UnicodeError) as error:
         hint = "; check the address, or choose another, such as 127.0.0.1:0"
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            other = show((place[0], 0))
-            hint = f"; who holds it: ss -{'lt' if kind == socket.SOCK_STREAM else 'u'}anp 'sport = :{place[1]}'; another port: {sys.argv[0]} {other}"
+            command = " ".join([sys.argv[0], *(word for word in sys.argv[1:2] if word == "serve")])
+            sockets = "-ltnp" if kind == socket.SOCK_STREAM else "-lunp"
+            hint = f"; who holds it: ss {sockets} 'sport = :{place[1]}'; another port: {command} {show((place[0], 0))}"
         setup_failed("listen on", place, error, hint)
     bound = listener.getsockname()
     if MISTAKE == "all_interfaces":
@@ -200,8 +198,6 @@ def visitors(listener, until=None):
         except OSError as error:
             if until and until.is_set():
                 return
-            if MISTAKE == "accept_failure_ends_server":
-                os._exit(1)
             print(f"could not accept a client: {reason(error)}", file=sys.stderr)
             time.sleep(ACCEPT_PAUSE_SECONDS)
 

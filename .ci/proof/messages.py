@@ -172,9 +172,7 @@ def said(limit):
         if text == "/quit" and MISTAKE != "quit_is_text":
             return
         size = len(text) if MISTAKE == "typed_limit_counts_characters" else len(text.encode())
-        if size > limit - (MISTAKE == "typed_limit_too_small") and MISTAKE != "too_long_sent":
-            if MISTAKE == "too_long_ends_client":
-                return
+        if size > limit:
             if MISTAKE == "too_long_takes_number":
                 next(numbers)
             if MISTAKE != "too_long_silent":
@@ -197,7 +195,7 @@ def shown(message):
         return f"[{time_of_day(message.timestamp)}] {sender}: {body}"
     if message.kind == LEAVE and not sender and MISTAKE != "goodbye_shown_as_left":
         return f"* {body}"
-    if MISTAKE == "error_not_shown" and message.kind == ERROR or MISTAKE == "joined_not_shown" and message.kind == JOIN:
+    if MISTAKE == "error_not_shown" and message.kind == ERROR:
         return None
     if MISTAKE == "ping_shown" and message.kind == PING:
         return "* ping"
@@ -225,4 +223,4 @@ def time_of_day(timestamp):
 def show(message):
     line = shown(message)
     if line is not None:
-        print(line, file=sys.stderr if MISTAKE == "shown_on_stderr" else None, flush=MISTAKE != "print_not_flushed")
+        print(line, flush=MISTAKE != "print_not_flushed")

@@ -76,7 +76,6 @@ class Room:
             "limit_one_too_many": list(self.guests)[1:],
             "limit_one_too_few": [*self.guests, None],
             "limit_counts_joined": self.members(),
-            "no_limit": [],
             "seat_never_free": [*self.guests, *self.ghosts],
         }.get(MISTAKE, self.guests))
 
@@ -101,8 +100,7 @@ class Room:
             elif message.kind == JOIN:
                 self.join(guest, message.sender)
             elif not guest.name and MISTAKE != "text_before_join_passed_on":
-                if MISTAKE != "text_before_join_ignored":
-                    self.refuse(guest, "join first")
+                self.refuse(guest, "join first")
             elif message.kind == TEXT:
                 self.pass_on(guest, message)
             elif JOIN <= message.kind <= CHALLENGE and MISTAKE != "server_kinds_ignored":
@@ -214,9 +212,7 @@ class Room:
 
     def is_alive(self, guest, kind):
         """Any message is a sign of life."""
-        lifeless = {"pong_is_no_life": PONG, "ping_is_no_life": PING, "text_is_no_life": TEXT,
-                    "error_is_no_life": ERROR}
-        if kind == lifeless.get(MISTAKE):
+        if kind == {"pong_is_no_life": PONG, "text_is_no_life": TEXT}.get(MISTAKE):
             return
         guest.heard_at = time.monotonic()
         if MISTAKE != "pings_once":
@@ -253,5 +249,6 @@ class Room:
         if guest.pinged_at:
             if MISTAKE == "never_throws_out" or MISTAKE == "not_joined_never_thrown_out" and not guest.name:
                 heartbeats = NEVER
-            heartbeats = {"thrown_out_too_soon": 1, "thrown_out_too_late": 20}.get(MISTAKE, heartbeats)
+            if MISTAKE == "thrown_out_too_soon":
+                heartbeats = 1
         return (guest.pinged_at or guest.heard_at) + heartbeats * self.heartbeat_seconds

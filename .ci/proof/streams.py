@@ -238,8 +238,9 @@ def turn_away(stream, why):
 def say_goodbye(room, seconds):
     """Closes the room, and waits until all clients have gone, but not for ever."""
     end = time.monotonic() + (10_000 if MISTAKE == "waits_for_clients_for_ever" else seconds)
-    for guest in room.guests if MISTAKE in ("queues_forgotten", "goodbye_overtakes") else []:
-        guest.backlog[:] = b"" if MISTAKE == "queues_forgotten" else GOODBYE.bytes() + guest.backlog
+    if MISTAKE == "goodbye_overtakes":
+        for guest in room.guests:
+            guest.backlog[:] = GOODBYE.bytes() + guest.backlog
     for guest in room.close():
         guest.end()
     for thread in threading.enumerate():
@@ -264,6 +265,7 @@ class Client:
         with self.lock:
             if self.left:
                 return
+            self.left = message.kind == LEAVE  # nothing comes behind it
             try:
                 self.stream.sendall(message.bytes())
             except ConnectionResetError as error:
@@ -273,14 +275,12 @@ class Client:
 
     def speak(self):
         """Sends what is typed; then says goodbye and closes the sending half."""
-        for message in list(said(MAX_BODY_BYTES)) if MISTAKE == "sends_at_end" else said(MAX_BODY_BYTES):
+        for message in said(MAX_BODY_BYTES):
             self.send(message)
             if MISTAKE == "typed_line_printed":
                 show(message)
         if MISTAKE != "ends_without_leave":
             self.send(Message(LEAVE))
-        with self.lock:
-            self.left = True
         if MISTAKE == "ends_with_input":
             os._exit(0)
         if MISTAKE != "no_half_close":
@@ -295,8 +295,7 @@ class Client:
 
     def converse(self):
         """Joins, and shows what comes."""
-        if MISTAKE != "no_join":
-            self.send(Message(JOIN, sender=self.name))
+        self.send(Message(JOIN, sender=self.name))
         welcome = False
         if MISTAKE == "speaks_before_welcome":
             self.start_speaking()
