@@ -245,14 +245,14 @@ impl<'a> Message<'a> {
             assert!(text.len() <= limit, "a text of {} bytes; the limit is {limit}", text.len());
             u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes()
         };
-        let sender = length(self.sender, MAX_SENDER_BYTES);
-        let body = length(self.body, MAX_BODY_BYTES);
+        let sender_length = length(self.sender, MAX_SENDER_BYTES);
+        let body_length = length(self.body, MAX_BODY_BYTES);
         wire.extend_from_slice(&MAGIC);
         wire.extend_from_slice(&[VERSION, self.kind as u8]);
         wire.extend_from_slice(&self.sequence.to_be_bytes());
         wire.extend_from_slice(&self.timestamp.to_be_bytes());
-        wire.extend_from_slice(&sender);
-        wire.extend_from_slice(&body);
+        wire.extend_from_slice(&sender_length);
+        wire.extend_from_slice(&body_length);
         wire.extend_from_slice(self.sender.as_bytes());
         wire.extend_from_slice(self.body.as_bytes());
     }

@@ -317,7 +317,7 @@ fn any_message_is_a_sign_of_life() {
         rule: "who sends anything now and then stays, joined or not: PONG, TEXT, PING, ERROR or a refused JOIN, any message is a sign of life",
         why: "the heartbeat looks for those who are gone, not for those who keep quiet: whatever message comes, its sender is there",
         read: "lessons/07_disconnects.md, \"The idea\"",
-        by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 200; then join ann, and type nothing",
+        by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 2000; then join ann, and type a line now and then",
     });
     // On a machine that is busy elsewhere, a sign of life may come too late, and
     // whoever is thrown out then is thrown out rightly. Not so the second time.

@@ -397,7 +397,7 @@ fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
         rule: "a TEXT whose sequence was seen from that sender, or is 64 or more below the highest seen, is dropped; every other is passed on as it comes, whatever the order",
         why: "the network may bring a datagram twice, or late: remember for each sender the highest sequence and which of the 63 below it were seen, in a number of 64 bits",
         read: "lessons/08_udp_chat.md, \"The code\"",
-        by_hand: "cargo run --example 08_udp_chat join ann --loss 30; type 1, 2, 3, ... there",
+        by_hand: "cargo run --example 08_udp_chat serve, join bob; then python3 lessons/08_numbers.py 127.0.0.1:12345 5 4 7 6 1 5",
     });
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let [ann, bob] = server.enter_all(["ann", "bob"]);

@@ -252,7 +252,8 @@ impl Postbox {
     pub fn joins(&self, name: &str, here: &str) {
         let expected = welcome(name, here);
         self.say(&join(name));
-        let (mut came, _) = self.message(&expected.told());
+        let first = format!("CHALLENGE with a cookie, and then {}", expected.told());
+        let (mut came, _) = self.message(&first);
         // A server that asks for no cookie is told so by another test.
         if came.kind == CHALLENGE {
             self.came(&came);

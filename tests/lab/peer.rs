@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// What somebody hears: a peer from a server, a person from a screen.
 pub struct Ear {
@@ -402,16 +403,18 @@ impl Desk {
     /// The same, but leaves the reading (or not reading) to the test.
     #[track_caller]
     pub fn accept_stream(&self) -> TcpStream {
-        match self.accepted.recv_timeout(patience() * 3) {
-            Ok(stream) => {
+        let expected = format!("a connection to {}", self.address);
+        let until = Instant::now() + patience() * 3;
+        loop {
+            // A client that has ended does not come any more.
+            let is_last = Instant::now() > until || self.story.client_has_ended();
+            if let Ok(stream) = self.accepted.recv_timeout(Duration::from_millis(100)) {
                 self.story.step("client", "connects");
-                stream
+                return stream;
             }
-            Err(_) => self.story.fails(
-                "client --> server",
-                &format!("a connection to {}", self.address),
-                "none",
-            ),
+            if is_last {
+                self.story.fails("client --> server", &expected, "none");
+            }
         }
     }
 }

@@ -498,6 +498,11 @@ impl Process {
         let _ = kill.args([&format!("-{signal}"), "--", &pid]).stderr(Stdio::null()).status();
     }
 
+    /// Whether it is a client, and has ended.
+    pub fn is_ended_client(&self) -> bool {
+        self.role == "client" && self.status().is_some()
+    }
+
     fn kill(&self) {
         if lab().is_some() {
             self.signal("KILL");
@@ -593,6 +598,8 @@ fn command(name: &str, args: &[&str]) -> Command {
         None => Command::new(example(name)),
     };
     command.args(args);
+    // Times are shown in UTC, wherever the program runs.
+    command.env("TZ", "Asia/Kolkata");
     command
 }
 

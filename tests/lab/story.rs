@@ -98,6 +98,11 @@ impl Story {
         self.programs.borrow_mut().push(program);
     }
 
+    /// Whether the program that was started last is a client, and has ended.
+    pub fn client_has_ended(&self) -> bool {
+        self.programs.borrow().last().is_some_and(|program| program.is_ended_client())
+    }
+
     /// Fails: something else came than what had to.
     #[track_caller]
     pub fn mismatch(&self, who: &str, expected: &[u8], received: &[u8]) -> ! {
