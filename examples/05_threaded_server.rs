@@ -148,7 +148,7 @@ impl Room {
         self.guests.insert(id);
         let here = self.guests.len();
         self.crowd.tell_all(format!("* guest-{id} joined ({here} here)\n").as_bytes());
-        self.crowd.add(id, Outgoing::new(stream));
+        self.crowd.add(id, Outgoing::new(stream), None);
         self.crowd.listen(id);
         self.crowd.tell_one(id, format!("* welcome, guest-{id} ({here} here)\n").as_bytes());
     }

@@ -15,7 +15,8 @@
 
 use socket_chat::cli::{Args, Failure};
 use socket_chat::room::{MAX_CLIENTS, MAX_EVENTS, Room, Rules};
-use socket_chat::{client, tcp, visitor};
+use socket_chat::visitor::{self, Lobby};
+use socket_chat::{client, tcp};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
@@ -46,14 +47,15 @@ fn serve(address: &str) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).map_err(|e| tcp::cannot_listen(address, &e))?;
     let (events, inbox) = mpsc::sync_channel(MAX_EVENTS);
     // Nobody gets to know why somebody left. And whoever says nothing stays.
-    let rules = Rules { limit: MAX_CLIENTS, heartbeat: None, reason: |_| "left" };
+    let rules = Rules { limit: MAX_CLIENTS, heartbeat: None, joining: None, reason: |_| "left" };
+    let lobby = Lobby { room: events, logins: None };
     let room = Room::new(rules);
     // Nobody joins it: the room is open until the process ends.
     thread::Builder::new().name("room".into()).spawn(move || room.run(&inbox))?;
     tcp::announce(&listener)?;
     for id in 1.. {
         let (stream, _) = tcp::accept(&listener);
-        visitor::welcome(id, stream, &events);
+        visitor::welcome(id, stream, &lobby);
     }
     Ok(())
 }

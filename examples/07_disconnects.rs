@@ -14,15 +14,10 @@
 //!
 //! Lesson: lessons/07_disconnects.md
 
-use socket_chat::cli::{self, Args, Failure};
-use socket_chat::room::{Ending, Event, MAX_CLIENTS, MAX_EVENTS, Room, Rules};
-use socket_chat::stop::Stop;
-use socket_chat::{client, tcp, visitor};
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread;
+use socket_chat::cli::{Args, Failure};
+use socket_chat::room::{Ending, MAX_CLIENTS, Rules};
+use socket_chat::server::{Entrance, Server, listening_on};
+use socket_chat::{client, visitor};
 
 const USAGE: &str = "\
 usage: 07_disconnects serve [ADDRESS] [--heartbeat-ms N] [--limit N]
@@ -47,40 +42,8 @@ fn main() -> Result<(), Failure> {
     let limit = args.number("--limit", 1..=MAX_CLIENTS, MAX_CLIENTS);
     let address = args.address("127.0.0.1:12345");
     args.finish();
-    serve(&address, Rules { limit, heartbeat: Some(heartbeat), reason: Ending::reason })
-}
-
-/// Opens a room, until it is asked to close.
-fn serve(address: &str, rules: Rules) -> Result<(), Failure> {
-    let mut stop = Stop::prepare()?;
-    let listener = TcpListener::bind(address).map_err(|e| tcp::cannot_listen(address, &e))?;
-    let here = listener.local_addr()?;
-    let (events, inbox) = mpsc::sync_channel(MAX_EVENTS);
-    let room = Room::new(rules);
-    let room = thread::Builder::new().name("room".into()).spawn(move || room.run(&inbox))?;
-    tcp::announce(&listener)?;
-
-    let stopping = Arc::new(AtomicBool::new(false));
-    let (closed, newcomers) = (Arc::clone(&stopping), events.clone());
-    let door = thread::Builder::new().name("door".into()).spawn(move || {
-        for id in 1.. {
-            let (stream, _) = tcp::accept(&listener);
-            if closed.load(Ordering::Relaxed) {
-                return;
-            }
-            visitor::welcome(id, stream, &newcomers);
-        }
-    })?;
-
-    stop.wait();
-    stopping.store(true, Ordering::Relaxed);
-    let panicked = || Failure::new("a thread of the server has panicked");
-    events.send(Event::Stop).map_err(|_| panicked())?;
-    // The room ends when all have had their goodbye and all readers are done.
-    room.join().map_err(|_| panicked())?;
-    // The door waits for a client that may never come: so one comes.
-    if tcp::knock(here).is_ok() {
-        door.join().map_err(|_| panicked())?;
-    }
-    Ok(cli::print("bye")?)
+    let rules = Rules { limit, heartbeat: Some(heartbeat), joining: None, reason: Ending::reason };
+    let welcome = visitor::welcome;
+    let entrance = Entrance { address: &address, welcome, sign: listening_on };
+    Server::open(rules, None, &[entrance])?.run()
 }

@@ -149,7 +149,7 @@ impl Room {
                 self.send(&Message::new(Kind::Ping, "", ""), who);
             }
             for who in silent.dead {
-                self.remove(who, &Ending::TimedOut);
+                self.remove(who, Ending::TimedOut);
             }
         }
         let goodbye = Message::new(Kind::Leave, "", "server is shutting down");
@@ -238,7 +238,7 @@ impl Room {
             // Our WELCOME was lost, so it asks again.
             Kind::Join if message.sender == name => self.welcome(name, from),
             Kind::Join => self.refuse(from, &format!("you are here as {name}")),
-            Kind::Leave => self.remove(from, &Ending::Left),
+            Kind::Leave => self.remove(from, Ending::Left),
             Kind::Ping => self.send(&Message::pong(message), from),
             // An answer to an answer would have no end.
             Kind::Pong | Kind::Error => {}
@@ -248,7 +248,7 @@ impl Room {
         }
     }
 
-    fn remove(&mut self, who: SocketAddr, ending: &Ending) {
+    fn remove(&mut self, who: SocketAddr, ending: Ending) {
         let Some(member) = self.members.remove(&who) else { return };
         self.heartbeat.forget(who);
         self.names.free(&member.name);

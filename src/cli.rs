@@ -84,24 +84,40 @@ impl Args {
         self.left.remove(0)
     }
 
+    /// Takes out `option` and the argument behind it, which is `what`.
+    pub fn value(&mut self, option: &str, what: &str) -> Option<String> {
+        let at = self.left.iter().position(|a| a == option)?;
+        self.left.remove(at);
+        if at == self.left.len() {
+            self.refuse(&format!("{option} needs {what}"));
+        }
+        Some(self.left.remove(at))
+    }
+
     /// Takes out `option` and the whole number behind it, which must be in
     /// `range`; `default` where the option is not given.
     pub fn number(&mut self, option: &str, range: RangeInclusive<usize>, default: usize) -> usize {
-        let Some(at) = self.left.iter().position(|a| a == option) else {
+        let what = format!("a number from {} to {}", range.start(), range.end());
+        let Some(given) = self.value(option, &what) else {
             return default;
         };
-        self.left.remove(at);
-        let (low, high) = (range.start(), range.end());
-        if at == self.left.len() {
-            self.refuse(&format!("{option} needs a number from {low} to {high}"));
-        }
-        let given = self.left.remove(at);
         match given.parse() {
             Ok(number) if range.contains(&number) => number,
-            _ => self.refuse(&format!(
-                "{option} must be a number from {low} to {high}, not \"{given}\""
-            )),
+            _ => self.refuse(&format!("{option} must be {what}, not \"{given}\"")),
         }
+    }
+
+    /// Takes out `option` and the address behind it; `default` where the
+    /// option is not given.
+    pub fn address_of(&mut self, option: &str, default: &str) -> String {
+        let given = self.value(option, "an address, as in 127.0.0.1:8080");
+        given.map_or_else(|| default.to_string(), |address| self.checked(address))
+    }
+
+    /// Takes out an option without a value; whether it was there.
+    pub fn flag(&mut self, option: &str) -> bool {
+        let at = self.left.iter().position(|a| a == option);
+        at.map(|at| self.left.remove(at)).is_some()
     }
 
     /// Takes out `--heartbeat-ms`: how long somebody may be silent before it is
@@ -118,6 +134,10 @@ impl Args {
             return default.to_string();
         }
         let address = self.left.remove(0);
+        self.checked(address)
+    }
+
+    fn checked(&self, address: String) -> String {
         match check_address(&address) {
             Ok(()) => address,
             Err(why) => self.refuse(&format!("\"{address}\" is no address: {why}")),

@@ -19,13 +19,26 @@ use std::thread;
 /// No connection, no entry under that name, or a connection that ended in the
 /// middle of something: one line says which.
 pub fn chat(name: &str, address: &str, server: &str) -> Result<(), Failure> {
-    let connection = Arc::new(Connection::open(address, server)?);
-    connection.send(&Message::new(Kind::Join, name, "").to_bytes());
+    talk(Connection::open(address, server)?, &Message::new(Kind::Join, name, ""))
+}
+
+/// The same on a connection that is there already, and with any `hello` that
+/// lets its sender in.
+///
+/// # Errors
+///
+/// No entry, or a connection that ended in the middle of something: one line
+/// says which.
+pub fn talk(connection: Connection, hello: &Message) -> Result<(), Failure> {
+    let connection = Arc::new(connection);
+    connection.send(&hello.to_bytes());
 
     let mut input = BufReader::new(connection.stream());
     let mut buffer = Vec::new();
     let mut inside = false;
-    while let Some(message) = Message::read(&mut input, &mut buffer).map_err(|e| ended(&e))? {
+    while let Some(message) =
+        Message::read(&mut input, &mut buffer).map_err(|e| ended(&e, inside))?
+    {
         if message.kind == Kind::Ping {
             connection.send(&Message::pong(&message).to_bytes());
         }
@@ -34,6 +47,7 @@ pub fn chat(name: &str, address: &str, server: &str) -> Result<(), Failure> {
         }
         match message.kind {
             Kind::Error if !inside => {
+                let name = hello.sender;
                 return Err(Failure::new(format!("{name} was not let in, for the reason above")));
             }
             Kind::Welcome if !inside => {
@@ -49,7 +63,7 @@ pub fn chat(name: &str, address: &str, server: &str) -> Result<(), Failure> {
 }
 
 /// Why a connection has failed, in words.
-fn ended(error: &io::Error) -> Failure {
+fn ended(error: &io::Error, inside: bool) -> Failure {
     match error.kind() {
         ErrorKind::UnexpectedEof => {
             Failure::new("the connection was lost: it ended inside a message")
@@ -57,6 +71,9 @@ fn ended(error: &io::Error) -> Failure {
         ErrorKind::InvalidData => {
             Failure::new(format!("what came is no message, so this is no chat server: {error}"))
         }
+        _ if !inside => Failure::new(format!(
+            "the connection was lost before you were let in: {error}. Is this the address of a chat server? (A door with TLS, as in step 10, needs --ca FILE)"
+        )),
         _ => tcp::lost(error),
     }
 }

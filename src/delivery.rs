@@ -174,8 +174,12 @@ pub struct Crowd {
     lost: Vec<u64>,
 }
 
+/// How the news is put on a peer's wire, where not as it is.
+pub type Frame = fn(&[u8]) -> Vec<u8>;
+
 struct Peer {
     outgoing: Outgoing,
+    frame: Option<Frame>,
     /// How much of the news it has, or is not to get. None: it does not listen.
     told: Option<usize>,
     /// Where its own words are in the news. It does not get those.
@@ -184,9 +188,10 @@ struct Peer {
 
 impl Crowd {
     /// Adds a peer under a new number. It hears only what it is told alone,
-    /// until it [listens](Crowd::listen).
-    pub fn add(&mut self, id: u64, outgoing: Outgoing) {
-        self.peers.insert(id, Peer { outgoing, told: None, own: Vec::new() });
+    /// until it [listens](Crowd::listen). If words have to be framed for it,
+    /// then as for all others who need that.
+    pub fn add(&mut self, id: u64, outgoing: Outgoing, frame: Option<Frame>) {
+        self.peers.insert(id, Peer { outgoing, frame, told: None, own: Vec::new() });
     }
 
     /// From here on, this peer hears the news.
@@ -198,7 +203,7 @@ impl Crowd {
 
     /// Takes out a peer, with all that it was told before sent, or waiting.
     pub fn remove(&mut self, id: u64) -> Option<Outgoing> {
-        self.tell_one(id, b"");
+        self.send_one(id, b"");
         self.peers.remove(&id).map(|peer| peer.outgoing)
     }
 
@@ -218,9 +223,17 @@ impl Crowd {
 
     /// Tells one peer, behind all that it was told before.
     pub fn tell_one(&mut self, id: u64, words: &[u8]) {
+        match self.peers.get(&id).and_then(|peer| peer.frame) {
+            Some(frame) => self.send_one(id, &frame(words)),
+            None => self.send_one(id, words),
+        }
+    }
+
+    /// The same for bytes that are framed already, or need no frame.
+    pub fn send_one(&mut self, id: u64, bytes: &[u8]) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let mut text = peer.untold(&self.news);
-        text.extend_from_slice(words);
+        text.extend_from_slice(bytes);
         if peer.outgoing.send(&text).is_err() {
             self.lost.push(id);
         }
@@ -235,9 +248,13 @@ impl Crowd {
     /// time: they were too slow and are disconnected, but not yet removed.
     pub fn deliver(&mut self) -> Vec<u64> {
         if !self.news.is_empty() {
+            let mut framed = None;
             for (&id, peer) in &mut self.peers {
                 let sent = if peer.told == Some(0) && peer.own.is_empty() {
-                    peer.outgoing.send(&self.news)
+                    peer.outgoing.send(match peer.frame {
+                        Some(frame) => framed.get_or_insert_with(|| frame(&self.news)),
+                        None => &self.news,
+                    })
                 } else {
                     let text = peer.untold(&self.news);
                     peer.outgoing.send(&text)
@@ -264,7 +281,10 @@ impl Peer {
         }
         text.extend_from_slice(&news[told..]);
         self.told = Some(news.len());
-        text
+        match self.frame {
+            Some(frame) if !text.is_empty() => frame(&text),
+            _ => text,
+        }
     }
 }
 

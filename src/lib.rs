@@ -12,18 +12,34 @@
 //! | [`visitor`] | what one client may say, and what it gets for an answer | 06 |
 //! | [`client`] | the client of the message steps | 06 |
 //! | [`stop`] | Ctrl-C, SIGTERM and `/quit` | 07 |
+//! | [`server`] | the doors of a room, and how it closes | 07 |
+//! | [`digest`] | SHA-1 and base64; SHA-256, HMAC, PBKDF2 | 09, 10 |
+//! | [`web`] | the little of HTTP that a WebSocket needs, and the page | 09 |
+//! | [`websocket`] | frames: RFC 6455 on a stream | 09 |
+//! | [`browser`] | a client that comes as browsers do | 09 |
+//! | [`accounts`] | names and passwords on disk | 10 |
+//! | [`login`] | passwords tried at the door | 10 |
+//! | [`tls`] | stunnel and openssl, started and ended | 10 |
 //!
 //! The programs are in `examples/`, each with a lesson of the same name in
 //! `lessons/`. An idea is written out in full where it is taught: what only
 //! one program needs stands there, and what two need stands here.
 
+pub mod accounts;
+pub mod browser;
 pub mod cli;
 pub mod client;
 pub mod delivery;
+pub mod digest;
 pub mod line;
+pub mod login;
 pub mod members;
 pub mod message;
 pub mod room;
+pub mod server;
 pub mod stop;
 pub mod tcp;
+pub mod tls;
 pub mod visitor;
+pub mod web;
+pub mod websocket;

@@ -22,17 +22,10 @@ impl Names {
     ///
     /// # Errors
     ///
-    /// Says, for a person, why it can't be: names have 1 to
-    /// [`MAX_SENDER_BYTES`] bytes, no white space, no comma (lists of names are
-    /// full of both), nothing that a terminal obeys, and belong to one.
+    /// Says, for a person, why it can't be: it is [no name](check_name), or
+    /// that of somebody who is here.
     pub fn take(&mut self, name: &str) -> Result<(), String> {
-        let wrong = |c: char| c.is_whitespace() || c == ',' || is_obeyed(c);
-        if name.is_empty() || name.len() > MAX_SENDER_BYTES {
-            return Err(format!("a name has 1 to {MAX_SENDER_BYTES} bytes"));
-        }
-        if name.contains(wrong) {
-            return Err("a name has no spaces, commas or control characters".into());
-        }
+        check_name(name)?;
         if !self.alike.insert(name.to_lowercase()) {
             return Err(format!("the name {name} is taken: choose another"));
         }
@@ -72,6 +65,23 @@ impl Names {
         let hidden = all - shown.len();
         format!("{}, and {hidden} more", shown.join(COMMA))
     }
+}
+
+/// Checks that a name may be one: 1 to [`MAX_SENDER_BYTES`] bytes, no white
+/// space and no comma (lists of names are full of both), nothing that a
+/// terminal obeys.
+///
+/// # Errors
+///
+/// Says, for a person, what is wrong.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_SENDER_BYTES {
+        return Err(format!("a name has 1 to {MAX_SENDER_BYTES} bytes"));
+    }
+    if name.contains(|c: char| c.is_whitespace() || c == ',' || is_obeyed(c)) {
+        return Err("a name has no spaces, commas or control characters".into());
+    }
+    Ok(())
 }
 
 /// Finds those who only seem to be here: whoever is silent for one heartbeat

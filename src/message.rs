@@ -198,16 +198,26 @@ impl<'a> Message<'a> {
     /// assert!(Message::from_datagram(b"CH").is_err());
     /// ```
     pub fn from_datagram(datagram: &'a [u8]) -> Result<Message<'a>, Malformed> {
-        let Some((header, texts)) = datagram.split_first_chunk::<HEADER_BYTES>() else {
-            let length = datagram.len();
+        Message::from_bytes(datagram, MAX_DATAGRAM_BODY_BYTES)
+    }
+
+    /// The same for whatever else keeps messages apart, with its own limit for
+    /// the body.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong.
+    pub fn from_bytes(bytes: &'a [u8], max_body: usize) -> Result<Message<'a>, Malformed> {
+        let Some((header, texts)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            let length = bytes.len();
             return Err(Malformed(format!("a header has {HEADER_BYTES} bytes, not {length}")));
         };
         check_start(header)?;
         let (sender, body) = lengths(header)?;
-        check_limit("body length", body, MAX_DATAGRAM_BODY_BYTES)?;
+        check_limit("body length", body, max_body)?;
         if texts.len() != sender + body {
             return Err(Malformed(format!(
-                "sender length and body length announce {} bytes, but {} follow: one datagram is one message",
+                "sender length and body length announce {} bytes, but {} follow: nothing else stands beside a message",
                 sender + body,
                 texts.len()
             )));
@@ -269,11 +279,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Whether `bytes` begin with a message that is all there. Reading it won't
-/// wait for the network.
-pub fn is_whole(bytes: &[u8]) -> bool {
-    let Some((header, texts)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return false };
-    lengths(header).is_ok_and(|(sender, body)| texts.len() >= sender + body)
+/// The length of the message that `bytes` begin with, if it is all there.
+/// Reading it won't wait for the network.
+pub fn whole_length(bytes: &[u8]) -> Option<usize> {
+    let (sender, body) = lengths(bytes.first_chunk()?).ok()?;
+    Some(HEADER_BYTES + sender + body).filter(|length| *length <= bytes.len())
 }
 
 fn check_start(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
@@ -383,9 +393,9 @@ mod tests {
             let cut = &WIRE[..length];
             assert_eq!(read(cut, &mut buffer), Err(ErrorKind::UnexpectedEof), "{length} bytes");
             assert!(Message::from_datagram(cut).is_err(), "{length} bytes");
-            assert!(!is_whole(cut), "{length} bytes");
+            assert_eq!(whole_length(cut), None, "{length} bytes");
         }
-        assert!(is_whole(&WIRE));
+        assert_eq!(whole_length(&WIRE), Some(WIRE.len()));
     }
 
     #[test]
@@ -395,7 +405,7 @@ mod tests {
             longer.extend(WIRE.iter().cycle().take(extra));
             assert_eq!(read(&longer, &mut Vec::new()), Ok(Some((Kind::Text, 9))));
             assert!(Message::from_datagram(&longer).is_err(), "{extra} bytes more");
-            assert!(is_whole(&longer));
+            assert_eq!(whole_length(&longer), Some(WIRE.len()));
         }
     }
 

@@ -7,9 +7,10 @@
 //! alone decides. The threads that read know one client each
 //! (see [`visitor`](crate::visitor)).
 
-use crate::delivery::{Crowd, Outgoing};
+use crate::delivery::{Crowd, Frame, Outgoing};
 use crate::members::{Heartbeat, Names};
-use crate::message::{Kind, MAX_BODY_BYTES, Message};
+use crate::message::{self, Kind, MAX_BODY_BYTES, Message};
+use crate::websocket::{self, Opcode};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -45,16 +46,18 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What the room gets to know about the client with that number, in the order
 /// in which it happened.
 pub enum Event {
-    /// It has connected. Nobody hears of it yet.
-    Arrived(u64, Arc<TcpStream>),
-    /// It asks for a name. The answer tells its reader whether it got it.
-    Joins(u64, String, SyncSender<bool>),
+    /// It has connected. Nobody hears of it yet. The answer tells its reader
+    /// that there is a seat for it, or why there is none.
+    Arrived(u64, Arc<TcpStream>, Door, SyncSender<Result<(), String>>),
+    /// It asks for a name. The answer tells its reader that it got it, or why
+    /// not.
+    Joins(u64, String, SyncSender<Result<(), String>>),
     /// It has said something: whole messages, ready to be passed on.
     Said(u64, Vec<u8>),
-    /// It is alive, and this is for it alone: whole messages, or nothing.
+    /// It is alive, and these bytes are for it alone.
     Answered(u64, Vec<u8>),
-    /// Nothing more will come from it.
-    Left(u64, Ending),
+    /// Nothing more will come from it, and these are the last bytes for it.
+    Left(u64, Ending, Vec<u8>),
     /// Its reader has ended. The last event of each client.
     Gone(u64),
     /// The room is to stop.
@@ -62,13 +65,14 @@ pub enum Event {
 }
 
 /// How it ends for a client.
+#[derive(Clone, Copy)]
 pub enum Ending {
     /// It has said goodbye.
     Left,
     /// Its stream has ended without a goodbye, or was reset.
     Disconnected,
-    /// It has sent what is no message, for this reason.
-    ProtocolError(String),
+    /// It has sent what is no message.
+    ProtocolError,
     /// It gave no sign of life.
     TimedOut,
     /// It did not take what was sent to it.
@@ -77,15 +81,66 @@ pub enum Ending {
 
 impl Ending {
     /// What the others are told.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(self) -> &'static str {
         match self {
             Ending::Left => "left",
             Ending::Disconnected => "disconnected",
-            Ending::ProtocolError(_) => "protocol error",
+            Ending::ProtocolError => "protocol error",
             Ending::TimedOut => "timed out",
             Ending::TooSlow => "too slow",
         }
     }
+}
+
+/// By which way a client has come in, and how messages are put on its wire.
+#[derive(Clone, Copy)]
+pub enum Door {
+    /// As they are, on a TCP stream.
+    Tcp,
+    /// Each in a binary message of a WebSocket.
+    WebSocket,
+}
+
+impl Door {
+    /// How whole messages are framed, if they are.
+    fn frame(self) -> Option<Frame> {
+        match self {
+            Door::Tcp => None,
+            Door::WebSocket => Some(frame_messages),
+        }
+    }
+
+    /// The bytes of whole messages on its wire.
+    pub fn put(self, messages: &[u8]) -> Vec<u8> {
+        self.frame().map_or_else(|| messages.to_vec(), |frame| frame(messages))
+    }
+
+    /// What asks a client for a sign of life.
+    fn ping(self) -> Vec<u8> {
+        match self {
+            Door::Tcp => Message::new(Kind::Ping, "", "").to_bytes(),
+            Door::WebSocket => websocket::control_frame(Opcode::Ping, b""),
+        }
+    }
+
+    /// What follows the goodbye of a server that stops.
+    fn end(self) -> Vec<u8> {
+        match self {
+            Door::Tcp => Vec::new(),
+            Door::WebSocket => websocket::close_frame(websocket::GOING_AWAY),
+        }
+    }
+}
+
+/// Puts each of these messages into a frame.
+fn frame_messages(mut messages: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(messages.len() + messages.len() / 8);
+    while let Some(length) = message::whole_length(messages) {
+        let (first, rest) = messages.split_at(length);
+        websocket::append_frame(Opcode::Binary, first, &mut wire);
+        messages = rest;
+    }
+    wire
 }
 
 /// What is different from room to room.
@@ -94,16 +149,17 @@ pub struct Rules {
     pub limit: usize,
     /// How long a client may be silent before it is asked whether it lives.
     pub heartbeat: Option<Duration>,
+    /// How long a client may take to join.
+    pub joining: Option<Duration>,
     /// What the others are told when one leaves.
-    pub reason: fn(&Ending) -> &'static str,
+    pub reason: fn(Ending) -> &'static str,
 }
 
 /// The room itself. It belongs to one thread: no lock, and everybody sees
 /// everything in the same order.
 pub struct Room {
     rules: Rules,
-    /// Who is here, and under which name. None: it has not joined.
-    clients: BTreeMap<u64, Option<String>>,
+    clients: BTreeMap<u64, Client>,
     names: Names,
     /// How they hear of each other.
     crowd: Crowd,
@@ -111,16 +167,24 @@ pub struct Room {
     /// time to take the last word is over.
     leaving: BTreeMap<u64, (Outgoing, Instant)>,
     heartbeat: Option<Heartbeat<u64>>,
+    /// Those who have not joined, and when their time to do so is over.
+    joining: BTreeMap<u64, Instant>,
     /// Whether it was told to stop.
     stopping: bool,
+}
+
+struct Client {
+    door: Door,
+    /// None: it has not joined.
+    name: Option<String>,
 }
 
 impl Room {
     /// Opens an empty room.
     pub fn new(rules: Rules) -> Room {
         let heartbeat = rules.heartbeat.map(Heartbeat::new);
-        let (clients, names, crowd, leaving) = Default::default();
-        Room { rules, clients, names, crowd, leaving, heartbeat, stopping: false }
+        let (clients, names, crowd, leaving, joining) = Default::default();
+        Room { rules, clients, names, crowd, leaving, heartbeat, joining, stopping: false }
     }
 
     /// Runs the room until it is told to stop, and has stopped.
@@ -151,66 +215,66 @@ impl Room {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Arrived(id, stream) => self.arrived(id, Outgoing::new(stream)),
+            Event::Arrived(id, stream, door, answer) => {
+                // If its reader does not wait for the answer, it has ended.
+                let _ = answer.send(self.arrived(id, stream, door));
+            }
             Event::Joins(id, name, answer) => {
-                // Its reader waits for this. If not, it has ended.
                 let _ = answer.send(self.joins(id, name));
             }
             // Those for whom it is over may still have something to say.
             Event::Said(id, messages) if self.is_alive(id) => {
                 self.crowd.tell_others(id, &messages);
             }
-            Event::Answered(id, messages) if self.is_alive(id) => {
-                self.crowd.tell_one(id, &messages);
-            }
+            Event::Answered(id, bytes) if self.is_alive(id) => self.crowd.send_one(id, &bytes),
             Event::Said(..) | Event::Answered(..) => {}
             Event::Stop => self.stopping = true,
-            Event::Left(id, ending) => self.end(id, &ending),
+            Event::Left(id, ending, last) => self.end(id, ending, &last),
             Event::Gone(id) => {
                 self.leaving.remove(&id);
             }
         }
     }
 
-    fn arrived(&mut self, id: u64, outgoing: Outgoing) {
+    /// Gives a seat to a newcomer, or says why there is none.
+    fn arrived(&mut self, id: u64, stream: Arc<TcpStream>, door: Door) -> Result<(), String> {
         if self.clients.len() >= self.rules.limit {
-            let why = format!("the room is full: the limit is {}", self.rules.limit);
-            // If it does not take that, it is over all the same.
-            let _ = outgoing.send(&error(&why));
-            self.show_out(id, outgoing);
-            return;
+            return Err(format!("the room is full: the limit is {}", self.rules.limit));
         }
-        self.clients.insert(id, None);
-        self.crowd.add(id, outgoing);
+        self.clients.insert(id, Client { door, name: None });
+        self.crowd.add(id, Outgoing::new(stream), door.frame());
         self.is_alive(id);
+        if let Some(time) = self.rules.joining {
+            self.joining.insert(id, Instant::now() + time);
+        }
+        Ok(())
     }
 
-    /// Gives a name to a client, and tells the others. False: it can't have it.
-    fn joins(&mut self, id: u64, name: String) -> bool {
+    /// Gives a name to a client, and tells the others; or says why not.
+    fn joins(&mut self, id: u64, name: String) -> Result<(), String> {
         if !self.is_alive(id) {
-            return false;
+            return Err("it is over".into());
         }
-        if let Err(why) = self.names.take(&name) {
-            self.crowd.tell_one(id, &error(&why));
-            return false;
-        }
+        self.names.take(&name)?;
         self.crowd.tell_all(&Message::new(Kind::Join, &name, "").to_bytes());
         let here = self.names.list(&name, MAX_BODY_BYTES);
         self.crowd.listen(id);
         self.crowd.tell_one(id, &Message::new(Kind::Welcome, &name, &here).to_bytes());
-        self.clients.insert(id, Some(name));
-        true
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.name = Some(name);
+        }
+        self.joining.remove(&id);
+        Ok(())
     }
 
     /// Ends it for a client: once, whoever notices first.
-    fn end(&mut self, id: u64, ending: &Ending) {
-        let Some(name) = self.clients.remove(&id) else { return };
+    fn end(&mut self, id: u64, ending: Ending, last: &[u8]) {
+        let Some(client) = self.clients.remove(&id) else { return };
+        self.joining.remove(&id);
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.forget(id);
         }
-        if let Ending::ProtocolError(why) = ending {
-            self.crowd.tell_one(id, &error(why));
-        }
+        self.crowd.send_one(id, last);
         if let Some(outgoing) = self.crowd.remove(id) {
             // They would not read a last word.
             if matches!(ending, Ending::TimedOut | Ending::TooSlow) {
@@ -218,7 +282,7 @@ impl Room {
             }
             self.show_out(id, outgoing);
         }
-        if let Some(name) = name {
+        if let Some(name) = client.name {
             self.names.free(&name);
             let why = (self.rules.reason)(ending);
             self.crowd.tell_all(&Message::new(Kind::Leave, &name, why).to_bytes());
@@ -252,7 +316,7 @@ impl Room {
                 return;
             }
             for id in lost {
-                self.end(id, &Ending::TooSlow);
+                self.end(id, Ending::TooSlow, b"");
             }
         }
     }
@@ -260,7 +324,10 @@ impl Room {
     /// When the clock has to be looked at next.
     fn next_due(&self) -> Option<Instant> {
         let look = self.heartbeat.as_ref().and_then(Heartbeat::next_look);
-        self.leaving.values().map(|(_, due)| *due).chain(look).min()
+        let leaving = self.leaving.values().map(|(_, due)| *due);
+        // Who came first is due first.
+        let joining = self.joining.first_key_value().map(|(_, due)| *due);
+        leaving.chain(look).chain(joining).min()
     }
 
     fn look_at_the_clock(&mut self) {
@@ -272,13 +339,18 @@ impl Room {
             }
             *due = now + LINGER;
         }
+        while let Some((&id, _)) = self.joining.first_key_value().filter(|(_, due)| **due <= now) {
+            self.end(id, Ending::TimedOut, b"");
+        }
         let Some(heartbeat) = &mut self.heartbeat else { return };
         let silent = heartbeat.look(now);
         for id in silent.ask {
-            self.crowd.tell_one(id, &Message::new(Kind::Ping, "", "").to_bytes());
+            if let Some(client) = self.clients.get(&id) {
+                self.crowd.send_one(id, &client.door.ping());
+            }
         }
         for id in silent.dead {
-            self.end(id, &Ending::TimedOut);
+            self.end(id, Ending::TimedOut, b"");
         }
     }
 
@@ -293,8 +365,9 @@ impl Room {
         }
 
         let goodbye = Message::new(Kind::Leave, "", "server is shutting down").to_bytes();
-        for id in std::mem::take(&mut self.clients).into_keys() {
+        for (id, client) in std::mem::take(&mut self.clients) {
             self.crowd.tell_one(id, &goodbye);
+            self.crowd.send_one(id, &client.door.end());
             if let Some(outgoing) = self.crowd.remove(id) {
                 outgoing.finish();
                 self.leaving.insert(id, (outgoing, start));
@@ -304,13 +377,8 @@ impl Room {
         let mut end = Some(start + FAREWELL);
         while !self.leaving.is_empty() {
             match next(inbox, end) {
-                Ok(Event::Arrived(id, stream)) => {
-                    let outgoing = Outgoing::new(stream);
-                    outgoing.close();
-                    self.leaving.insert(id, (outgoing, Instant::now()));
-                }
                 Ok(Event::Gone(id)) => drop(self.leaving.remove(&id)),
-                // What comes now comes too late.
+                // What comes now comes too late, and who comes gets no seat.
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     // That wakes the readers of those who did not close.
@@ -333,6 +401,6 @@ fn next(inbox: &Receiver<Event>, due: Option<Instant>) -> Result<Event, RecvTime
 }
 
 /// An ERROR, for a person.
-fn error(why: &str) -> Vec<u8> {
+pub fn error(why: &str) -> Vec<u8> {
     Message::new(Kind::Error, "", why).to_bytes()
 }

@@ -54,6 +54,17 @@ pub fn cannot_connect(address: &str, error: &io::Error, server: &str) -> Failure
     })
 }
 
+/// Finds an address for somebody else to listen on: this one, with a free port
+/// where it has port 0.
+///
+/// # Errors
+///
+/// Nobody can listen there: what to try.
+pub fn unused(address: &str) -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind(address).map_err(|e| cannot_listen(address, &e))?;
+    Ok(listener.local_addr()?)
+}
+
 /// Prints `listening on ADDRESS` with the address that the system gave, which
 /// tells the port even where port 0 was asked for.
 ///

@@ -1,0 +1,89 @@
+//! 09: the chat in a browser, over WebSocket.
+//!
+//! Terminal 1:  cargo run --example 09_websocket_chat
+//! Browser:     http://127.0.0.1:8080/ in two windows
+//!
+//! Give yourself a name in each window, and talk. "Wire" shows every frame as
+//! it crosses, byte by byte. Ctrl-C in terminal 1 says goodbye to both.
+//!
+//! New since 07: a handshake in HTTP, frames around the same messages, and a
+//! page (src/web.rs, src/websocket.rs, src/browser.rs, src/page.html).
+//! Still missing: anybody can be anybody, and everybody can read along (10).
+//!
+//! Lesson: lessons/09_websocket_chat.md
+
+use socket_chat::cli::{self, Args, Failure};
+use socket_chat::room::{Ending, MAX_CLIENTS, Rules};
+use socket_chat::server::{Entrance, Server, listening_on};
+use socket_chat::websocket::{self, Incoming, Opcode, Received, Trouble};
+use socket_chat::websocket::{append_frame, close_frame};
+use socket_chat::{browser, tcp, web};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+const USAGE: &str = "\
+usage: 09_websocket_chat [ADDRESS] [--heartbeat-ms N] [--limit N] [--echo]
+  ADDRESS           HOST:PORT to listen on, 127.0.0.1:8080 if not given
+  --heartbeat-ms N  how long a client may be silent before it is asked whether
+                    it is there, 50 to 3600000 ms, 10000 if not given
+  --limit N         the most clients at once, 1 to 10000, 10000 if not given
+  --echo            sends every message back and is no chat: what test suites
+                    for WebSocket want to talk to";
+
+/// The longest message that comes back with `--echo`, in bytes.
+const MAX_ECHO_BYTES: usize = 16 * 1024 * 1024;
+
+fn main() -> Result<(), Failure> {
+    let mut args = Args::new(USAGE);
+    let heartbeat = args.heartbeat();
+    let limit = args.number("--limit", 1..=MAX_CLIENTS, MAX_CLIENTS);
+    let echoes = args.flag("--echo");
+    let address = args.address("127.0.0.1:8080");
+    args.finish();
+    if echoes {
+        return echo_all(&address);
+    }
+    let rules = Rules { limit, heartbeat: Some(heartbeat), joining: None, reason: Ending::reason };
+    let welcome = browser::welcome;
+    let entrance = Entrance { address: &address, welcome, sign: listening_on };
+    Server::open(rules, None, &[entrance])?.run()
+}
+
+/// Sends back what comes, to each client in a thread of its own. Ends as the
+/// system ends a program.
+fn echo_all(address: &str) -> Result<(), Failure> {
+    let listener = TcpListener::bind(address).map_err(|e| tcp::cannot_listen(address, &e))?;
+    tcp::announce(&listener)?;
+    loop {
+        let (stream, peer) = tcp::accept(&listener);
+        let thread = thread::Builder::new().name(format!("client {peer}"));
+        // Nobody joins it: it ends with its client.
+        if let Err(error) = thread.spawn(move || echo(&Arc::new(stream))) {
+            cli::warn(format_args!("no thread for {peer}: {error}"));
+        }
+    }
+}
+
+/// Sends every message back as it came. How it ends is told to the client only.
+fn echo(stream: &Arc<TcpStream>) {
+    let Some((input, accept)) = browser::open(stream, true) else { return };
+    let mut output = &**stream;
+    let mut incoming = Incoming::new(input, MAX_ECHO_BYTES);
+    let mut wire = web::switching(&accept);
+    while output.write_all(&wire).is_ok() {
+        wire.clear();
+        match incoming.receive() {
+            Ok(Received::Text(text)) => append_frame(Opcode::Text, text, &mut wire),
+            Ok(Received::Binary(bytes)) => append_frame(Opcode::Binary, bytes, &mut wire),
+            Ok(Received::Ping(payload)) => append_frame(Opcode::Pong, payload, &mut wire),
+            Ok(Received::Pong | Received::Part) => {}
+            Ok(Received::Close(code)) => {
+                return browser::close(stream, &close_frame(code.unwrap_or(websocket::NORMAL)));
+            }
+            Err(Trouble::Broken(code, _)) => return browser::close(stream, &close_frame(code)),
+            Err(Trouble::Lost(_)) => return,
+        }
+    }
+}
