@@ -21,7 +21,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 10] = [
     "01_bind_listen",
     "02_echo_server",
     "03_client",
@@ -30,6 +30,8 @@ const STEPS: [&str; 8] = [
     "06_message_headers",
     "07_disconnects",
     "08_udp_chat",
+    "09_websocket_chat",
+    "10_secure_chat",
 ];
 
 const HEADINGS: [&str; 9] = [
@@ -114,9 +116,23 @@ fn each_step_has_a_program_a_lesson_and_a_grading_of_ten() {
         assert!(program.contains(&format!("//! Lesson: lessons/{step}.md")), "{step}");
         read(format!("lessons/{step}.md"));
         let grading = read(format!("tests/{step}.rs"));
-        assert_eq!(grading.matches("\n#[test]\n").count(), 10, "tests/{step}.rs");
+        assert_eq!(tests_of(&grading).len(), 10, "tests/{step}.rs");
         assert!(!grading.contains("#[ignore"), "tests/{step}.rs");
     }
+}
+
+/// The names of a grading's tests: functions under `#[test]`, or in the list of
+/// one that runs them itself.
+fn tests_of(grading: &str) -> Vec<&str> {
+    let marked = grading.split("\n#[test]\nfn ").skip(1);
+    let listed = grading.split("\n        test!(").skip(1);
+    marked.chain(listed).filter_map(|rest| rest.split(['(', ',']).next()).collect()
+}
+
+/// Those of all steps.
+fn all_tests() -> BTreeSet<String> {
+    let gradings = STEPS.iter().map(|step| fs::read_to_string(format!("tests/{step}.rs")).unwrap());
+    gradings.flat_map(|g| tests_of(&g).into_iter().map(String::from).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -190,18 +206,28 @@ fn cargo_commands_name_programs_and_tests_that_exist() {
             assert!(Path::new(&path).exists(), "{}: {} {}", page.path.display(), pair[0], pair[1]);
             found += 1;
         }
-        // Of a grading, its output shows names of tests.
-        for line in page.text.lines() {
-            let name = line.strip_prefix("test ").and_then(|l| l.split_once(" ... "));
-            let Some((name, _)) = name else { continue };
-            let exists = STEPS.iter().any(|step| {
-                let grading = fs::read_to_string(format!("tests/{step}.rs")).unwrap();
-                grading.contains(&format!("\nfn {name}() {{"))
-            });
-            assert!(exists, "{}: there is no test {name}", page.path.display());
-        }
     }
     assert!(found > 20, "commands are looked for in the wrong place: {found} found");
+}
+
+#[test]
+fn tests_that_are_named_exist() {
+    let tests = all_tests();
+    let mut found = 0;
+    for page in pages() {
+        // In the output of a grading, or in the text.
+        let shown = page.text.lines().filter_map(|l| l.strip_prefix("test ")?.split_once(" ... "));
+        let prose = page.prose();
+        let named = prose.split('`').skip(1).step_by(2).filter(|word| {
+            let is_name = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+            word.matches('_').count() > 3 && word.chars().all(is_name)
+        });
+        for name in shown.map(|(name, _)| name).chain(named) {
+            assert!(tests.contains(name), "{}: there is no test {name}", page.path.display());
+            found += 1;
+        }
+    }
+    assert!(found > 20, "names are looked for in the wrong place: {found} found");
 }
 
 #[test]
@@ -279,11 +305,11 @@ fn console_blocks_print_what_they_show() {
                     continue;
                 }
                 let Some(command) = stage.command(command) else { continue };
-                let (place, port) = (page.place(block), stage.port);
+                let place = page.place(block);
                 stage.start(1, &command);
                 // A server is shown until it is stopped: its last line is free.
                 for line in shown.lines() {
-                    stage.expect(1, line, &format!("{place} (port {port})"));
+                    stage.expect(1, line, &place);
                 }
                 stage.end();
             }
@@ -298,18 +324,32 @@ fn terminals_show_what_the_lessons_show() {
         for page in pages() {
             let page = std::sync::Arc::new(page);
             let sections: BTreeSet<usize> = page.blocks().iter().map(|b| b.section).collect();
-            for section in sections {
-                let page = std::sync::Arc::clone(&page);
-                scope.spawn(move || play(&page, section));
+            // The files of lesson 10 are written in one section, and read in the next.
+            let together = page.path.ends_with("10_secure_chat.md");
+            let size = if together { sections.len() } else { 1 };
+            for sections in Vec::from_iter(sections).chunks(size.max(1)) {
+                let (page, sections) = (std::sync::Arc::clone(&page), sections.to_vec());
+                scope.spawn(move || play(&page, &sections));
             }
         }
     });
 }
 
-/// Plays the `terminals` blocks of a section, on a stage of their own.
+/// Plays the `terminals` blocks of sections, each on a stage of its own.
 #[cfg(target_os = "linux")]
-fn play(page: &Page, section: usize) {
+fn play(page: &Page, sections: &[usize]) {
     let mut stage = lab::Stage::new();
+    for section in sections {
+        if !play_one(page, *section, &mut stage) {
+            return;
+        }
+        stage = lab::Stage::after(stage);
+    }
+}
+
+/// Plays one section. False: a tool is missing.
+#[cfg(target_os = "linux")]
+fn play_one(page: &Page, section: usize, stage: &mut lab::Stage) -> bool {
     let blocks = page.blocks();
     for block in blocks.iter().filter(|b| b.section == section && b.kind == "terminals") {
         for (number, line) in block.text.lines().enumerate() {
@@ -322,7 +362,7 @@ fn play(page: &Page, section: usize) {
             match &line[1..2] {
                 "$" => match stage.command(rest) {
                     Some(command) => stage.start(terminal, &command),
-                    None => return,
+                    None => return false,
                 },
                 ">" => stage.types(terminal, rest, &place),
                 ":" => stage.expect(terminal, rest, &place),
@@ -330,4 +370,5 @@ fn play(page: &Page, section: usize) {
             }
         }
     }
+    true
 }

@@ -67,6 +67,14 @@ impl Feed {
         feed
     }
 
+    /// Waits until something is there that was not taken, or the end.
+    pub fn comes_within(&self, time: Duration) -> bool {
+        let (lock, changed) = &*self.0;
+        let nothing = |state: &mut State| state.bytes.len() == state.taken && state.end.is_none();
+        let waited = changed.wait_timeout_while(lock.lock().unwrap(), time, nothing);
+        !waited.unwrap().1.timed_out()
+    }
+
     /// Waits for a line.
     pub fn line(&self) -> Next {
         self.line_within(patience())

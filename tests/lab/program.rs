@@ -94,6 +94,13 @@ impl Story {
         client
     }
 
+    /// Starts a client with these arguments.
+    pub fn client_with(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        let client = self.start("client", name, args);
+        client.process.may_end.set(true);
+        client
+    }
+
     fn start(self: &Rc<Story>, role: &'static str, name: &str, args: &[&str]) -> Program {
         let mut command = command(name, args);
         let program = lab().unwrap_or(name.to_string());
@@ -131,7 +138,7 @@ impl Story {
     /// The same for a program that serves and joins.
     #[track_caller]
     pub fn usual_words(self: &Rc<Story>, name: &str) {
-        self.serves_without_words(name);
+        self.serves_by_default(name, "127.0.0.1:12345");
         self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
         for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
             self.run(name, &["serve", wrong]).usage_error_about(wrong);
@@ -151,19 +158,17 @@ impl Story {
     /// Without any argument it serves where the lessons do: or it can't, because
     /// somebody does already.
     #[track_caller]
-    fn serves_without_words(self: &Rc<Story>, name: &str) {
+    pub fn serves_by_default(self: &Rc<Story>, name: &str, address: &str) {
         let server = self.start("server", name, &[]);
         server.process.may_end.set(true);
-        let expected = "listening on 127.0.0.1:12345\n";
+        let expected = format!("listening on {address}\n");
         match server.screen.feed.line() {
             Next::Some(line) if line == expected.as_bytes() => server.kill(),
-            Next::End(_, rest) if rest.is_empty() && server.warnings().contains(":12345") => {
+            Next::End(_, rest) if rest.is_empty() && server.warnings().contains(address) => {
                 server.expect_exit(1);
             }
             Next::Some(rest) | Next::End(_, rest) | Next::Silence(rest) => {
-                self.because(
-                    "with no argument at all it serves: `serve` and the address are understood",
-                );
+                self.because("with no argument at all it serves, and at this address");
                 self.mismatch("server --> screen", expected.as_bytes(), &rest)
             }
         }
@@ -171,9 +176,18 @@ impl Story {
 
     /// Runs a program that is to end by itself.
     pub fn run(self: &Rc<Story>, name: &str, args: &[&str]) -> Ended {
+        self.run_typing(name, args, "")
+    }
+
+    /// The same, where this is typed.
+    pub fn run_typing(self: &Rc<Story>, name: &str, args: &[&str], typed: &str) -> Ended {
         let program = lab().unwrap_or(name.to_string());
         self.step("you run", format!("{program} {}", args.join(" ")));
+        if !typed.is_empty() {
+            self.step("keyboard --> program", quote(typed.as_bytes()));
+        }
         let mut command = assert_cmd::Command::from_std(command(name, args));
+        command.write_stdin(typed);
         Ended { story: Rc::clone(self), assert: command.timeout(patience() * 3).assert() }
     }
 }
@@ -193,7 +207,7 @@ impl Ended {
 
     /// Standard output must be so.
     #[track_caller]
-    pub fn prints(self, what: &str, so: fn(&str) -> bool) -> Ended {
+    pub fn prints(self, what: &str, so: impl Fn(&str) -> bool) -> Ended {
         let so = predicates::function::function(so);
         self.check(&format!("standard output: {what}"), |assert| assert.try_stdout(so))
     }
@@ -225,6 +239,14 @@ impl Ended {
             })
     }
 
+    /// A word on standard error for a person. A prompt may stand before it.
+    #[track_caller]
+    pub fn a_word_about(self, about: &str) -> Ended {
+        self.warns(&format!("a line that says {about}"), |text| {
+            (1..=3).contains(&text.trim().lines().count()) && !traced(text)
+        })
+    }
+
     #[track_caller]
     fn check(
         self,
@@ -251,12 +273,33 @@ impl Ended {
 }
 
 impl Program {
+    /// Another door of the same server.
+    pub fn door(&self, address: SocketAddr) -> Program {
+        Program {
+            story: Rc::clone(&self.story),
+            process: Rc::clone(&self.process),
+            screen: Ear::new(&self.story, self.screen.who.clone(), self.process.stdout.clone()),
+            address,
+        }
+    }
+
     /// Connects to this server.
     #[track_caller]
     pub fn connect(&self, name: &str) -> Peer {
         let stream = self.connect_stream();
         self.story.step(name, "connects");
         Peer::new(&self.story, name, "server", stream)
+    }
+
+    /// Connects to a door that may still be about to open.
+    #[track_caller]
+    pub fn connect_in_time(&self) -> TcpStream {
+        let mut stream = None;
+        system::poll(|| {
+            stream = TcpStream::connect(self.address).ok();
+            stream.is_some()
+        });
+        stream.unwrap_or_else(|| self.connect_stream())
     }
 
     /// Connects, and leaves the reading (or not reading) to the test.
@@ -371,6 +414,21 @@ impl Program {
             let who = format!("{} --> standard error", self.process.role);
             self.story.fails(&who, &format!("a line that says {about}"), &quote(&said()));
         }
+    }
+
+    /// What it has said on standard error so far.
+    pub fn warned_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.process.stderr.so_far()).into_owned()
+    }
+
+    /// Waits until it says something on standard error; false if it does not.
+    pub fn warns_soon(&self) -> bool {
+        system::poll(|| self.warned() > 0 || self.has_ended()) && self.warned() > 0
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.process.status().is_some()
     }
 
     /// How much it has said on standard error.
@@ -587,12 +645,7 @@ pub fn lab() -> Option<String> {
 
 /// How to run a step's program: the command in `LAB`, or the example.
 fn command(name: &str, args: &[&str]) -> Command {
-    // Past the test's capture: it is no part of one test, and always of use.
-    static GRADED: Once = Once::new();
-    GRADED.call_once(|| {
-        let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
-        let _ = writeln!(io::stderr(), "this grades {graded}");
-    });
+    announce(name);
     let mut command = match lab() {
         Some(lab) => lab_command(&lab),
         None => Command::new(example(name)),
@@ -601,6 +654,19 @@ fn command(name: &str, args: &[&str]) -> Command {
     // Times are shown in UTC, wherever the program runs.
     command.env("TZ", "Asia/Kolkata");
     command
+}
+
+/// Says once what is graded, past the test's capture: it is no part of one test,
+/// and always of use.
+pub fn announce(name: &str) {
+    static GRADED: Once = Once::new();
+    GRADED.call_once(|| {
+        // Who runs each test by itself has said it for all of them.
+        if !super::runner::runs_one() {
+            let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
+            let _ = writeln!(io::stderr(), "this grades {graded}");
+        }
+    });
 }
 
 /// The shell splits the command as the person who typed it expects. `exec`

@@ -2,39 +2,77 @@
 
 use super::{Feed, Next, example, missing};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The ports of the lessons. On a stage each is one that is free here.
+const PORTS: [&str; 4] = ["12345", "12346", "8080", "8443"];
+
+/// What programs ask before they hide what is typed. No line end follows it.
+const PROMPT: &str = "password for ";
 
 /// Several terminals, each with the program that runs in it.
 ///
 /// `1$ command` starts a program in terminal 1, `1: line` is the next line that
 /// appears there, `1> line` is typed, `1> ^D` ends the input, `1> ^C`
-/// interrupts. The port of the lessons, 12345, is one that is free here.
+/// interrupts. What programs write is not written into the project: the stage
+/// has a folder of its own, with links to the project's.
 pub struct Stage {
-    pub port: u16,
+    ports: [u16; 4],
     terminals: BTreeMap<usize, Terminal>,
+    folder: Folder,
 }
+
+/// Removed when it is no longer needed.
+struct Folder(PathBuf);
 
 struct Terminal {
     child: Child,
     stdin: Option<ChildStdin>,
     screen: Feed,
+    /// A password is asked for, and the line is not ended yet.
+    asked: bool,
 }
 
 impl Stage {
+    /// An empty stage, in an empty folder.
     pub fn new() -> Stage {
+        let ports = Stage::free_ports();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stage-{}", ports[0]));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        // Not what you have written there when you followed the lessons.
+        for name in ["examples", "lessons", "src", "tests"] {
+            symlink(Path::new(name).canonicalize().unwrap(), folder.join(name)).unwrap();
+        }
+        Stage { ports, terminals: BTreeMap::new(), folder: Folder(folder) }
+    }
+
+    /// An empty stage, with the files that were written on the one before.
+    pub fn after(before: Stage) -> Stage {
+        Stage { ports: Stage::free_ports(), terminals: BTreeMap::new(), folder: before.folder }
+    }
+
+    fn free_ports() -> [u16; 4] {
         // Below the ports that the system gives to others, and for this stage
         // alone, whether for TCP or for UDP.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let first = 20_000 + (std::process::id() % 100) as u16 * 100;
         loop {
-            let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1000;
-            let place = ("127.0.0.1", port);
-            if TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok() {
-                return Stage { port, terminals: BTreeMap::new() };
+            let port = first + NEXT.fetch_add(4, Ordering::Relaxed) % 1000;
+            let ports = [port, port + 1, port + 2, port + 3];
+            let is_free = |port: u16| {
+                let place = ("127.0.0.1", port);
+                TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok()
+            };
+            if ports.into_iter().all(is_free) {
+                return ports;
             }
         }
     }
@@ -42,8 +80,13 @@ impl Stage {
     /// The command as it is run here: with a free port, and the program itself
     /// where cargo would have to lock and look first. None if a tool is missing.
     pub fn command(&self, command: &str) -> Option<String> {
-        for tool in ["nc", "ss", "python3", "tshark"] {
-            let used = command.split([' ', '|', '(', ';']).any(|word| word == tool);
+        for tool in ["nc", "ss", "python3", "tshark", "curl", "openssl", "stunnel"] {
+            let runs = |part: &str| command.contains(&format!("10_secure_chat {part}"));
+            let used = match tool {
+                "openssl" if runs("certs") => true,
+                "stunnel" => runs("serve --tls") || runs("join") && command.contains("--ca"),
+                _ => command.split([' ', '|', '(', ';']).any(|word| word == tool),
+            };
             let there = || {
                 let look = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
                 look.is_ok_and(|o| o.status.success())
@@ -52,6 +95,10 @@ impl Stage {
                 missing(tool);
                 return None;
             }
+        }
+        // A recorded chat has the ports that it had.
+        if command.starts_with("tshark -r") {
+            return Some(command.to_string());
         }
         let mut parts = command.split("cargo run --example ");
         let mut result = parts.next().unwrap_or("").to_string();
@@ -62,7 +109,7 @@ impl Stage {
             let name = words.next().unwrap();
             // What stands behind `--` is for the program, not for cargo.
             let mut args: Vec<&str> = words.filter(|word| *word != "--").collect();
-            let has_words = name >= "06";
+            let has_words = name >= "06" && name != "09_websocket_chat";
             // Without an address it would take the lessons' port.
             let at = match args.as_slice() {
                 [] if has_words => {
@@ -79,11 +126,38 @@ impl Stage {
                 _ => None,
             };
             if let Some(at) = at {
-                args.insert(at, "127.0.0.1:12345");
+                let address = match name {
+                    "09_websocket_chat" => "127.0.0.1:8080",
+                    _ if args.contains(&"--ca") => "127.0.0.1:12346",
+                    _ => "127.0.0.1:12345",
+                };
+                args.insert(at, address);
+            }
+            if name == "10_secure_chat" && args[0] == "serve" {
+                let tls = args.contains(&"--tls").then_some([
+                    ["--tls-chat", "127.0.0.1:12346"],
+                    ["--tls-web", "127.0.0.1:8443"],
+                ]);
+                let doors = tls.into_iter().flatten().chain([["--web", "127.0.0.1:8080"]]);
+                let left: Vec<_> = doors.filter(|door| !args.contains(&door[0])).collect();
+                args.extend(left.concat());
             }
             result += &format!("{} {} {}", example(name).display(), args.join(" "), &part[end..]);
         }
-        Some(result.replace("12345", &self.port.to_string()))
+        Some(self.with_port(&result))
+    }
+
+    /// The same with this stage's ports in place of those of the lessons.
+    fn with_port(&self, text: &str) -> String {
+        PORTS.iter().zip(self.ports).fold(text.to_string(), |text, (lesson, here)| {
+            let here = here.to_string();
+            if lesson.len() == 5 {
+                return text.replace(lesson, &here);
+            }
+            // Not where it is a part of another number.
+            let text = text.replace(&format!(":{lesson}"), &format!(":{here}"));
+            text.replace(&format!(" {lesson}"), &format!(" {here}"))
+        })
     }
 
     pub fn start(&mut self, number: usize, command: &str) {
@@ -92,6 +166,7 @@ impl Stage {
         }
         let mut child = Command::new("sh")
             .args(["-c", &format!("exec 2>&1\n{command}")])
+            .current_dir(&self.folder.0)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -99,7 +174,7 @@ impl Stage {
             .unwrap();
         let screen = Feed::new(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
-        self.terminals.insert(number, Terminal { child, stdin, screen });
+        self.terminals.insert(number, Terminal { child, stdin, screen, asked: false });
     }
 
     pub fn types(&mut self, number: usize, text: &str, place: &str) {
@@ -120,8 +195,12 @@ impl Stage {
 
     pub fn expect(&mut self, number: usize, line: &str, place: &str) {
         let terminal =
-            self.terminals.get(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
-        let mut shown = terminal.next_line();
+            self.terminals.get_mut(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
+        let mut shown = if line.starts_with(PROMPT) {
+            terminal.prompt(line.len() + 1)
+        } else {
+            terminal.next_line()
+        };
         // So tshark greets the administrator, whom students are not.
         while shown.starts_with("Running as user \"root\"") {
             shown = terminal.next_line();
@@ -130,10 +209,13 @@ impl Stage {
         assert_eq!(shown.trim_end(), expected.trim_end(), "{place} (shown here on the left)");
     }
 
-    /// A line in which the lessons' port is `PORT` and every other is `ANY`,
-    /// and the time of a message is `TIME`.
+    /// A line with the ports of the lessons in place of the stage's; `ANY` is
+    /// every other, and `TIME` the time of a message.
     fn masked(&self, line: &str) -> String {
-        let mut line = line.replace("12345", &self.port.to_string());
+        let mut line = line.to_string();
+        for (lesson, here) in PORTS.iter().zip(self.ports) {
+            line = line.replace(&here.to_string(), lesson);
+        }
         let is_time = |time: &str| time.split(':').all(|n| n.len() == 2 && n.parse::<u8>().is_ok());
         if line.get(1..9).is_some_and(is_time) && line.starts_with('[') {
             line.replace_range(1..9, "TIME");
@@ -142,18 +224,13 @@ impl Stage {
         let mut masked = parts.next().unwrap_or("").to_string();
         for part in parts {
             let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            let ours = part[..digits] == self.port.to_string();
+            let number = &part[..digits];
             // Small numbers are no ports that a system gives.
-            let number = if ours {
-                "PORT"
-            } else if digits > 4 {
-                "ANY"
-            } else {
-                &part[..digits]
-            };
+            let is_any = digits > 4 && !PORTS.contains(&number);
+            let number = if is_any { "ANY" } else { number };
             masked += &format!("127.0.0.1:{number}{}", &part[digits..]);
         }
-        masked.replace(&self.port.to_string(), "PORT")
+        masked
     }
 
     pub fn end(&mut self) {
@@ -168,9 +245,16 @@ impl Terminal {
         let _ = kill.args([&format!("-{signal}"), "--", &group]).stderr(Stdio::null()).status();
     }
 
-    fn next_line(&self) -> String {
-        let (Next::Some(line) | Next::End(_, line) | Next::Silence(line)) = self.screen.line();
-        String::from_utf8_lossy(&line).into_owned()
+    fn next_line(&mut self) -> String {
+        let line = text(self.screen.line());
+        // Whoever types a password ends the line of the question, unseen.
+        if std::mem::take(&mut self.asked) && line == "\n" { self.next_line() } else { line }
+    }
+
+    /// Waits for a question of so many bytes.
+    fn prompt(&mut self, bytes: usize) -> String {
+        self.asked = true;
+        text(self.screen.bytes(bytes))
     }
 
     /// Waits until its program has ended.
@@ -182,9 +266,21 @@ impl Terminal {
     }
 }
 
+/// What has come, as text.
+fn text(next: Next) -> String {
+    let (Next::Some(bytes) | Next::End(_, bytes) | Next::Silence(bytes)) = next;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.signal("KILL");
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

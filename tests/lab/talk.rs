@@ -8,8 +8,9 @@ use super::patience;
 use super::peer::{Desk, Ear, Peer, silence, told};
 use super::program::Program;
 use super::story::{Story, quote};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -452,11 +453,31 @@ impl Ear {
     }
 }
 
+/// Several messages in one piece, for the ladder.
+pub(super) fn at_once(messages: &[Message]) -> String {
+    let told: Vec<String> = messages.iter().map(Message::told).collect();
+    format!("{} (in one piece)", told.join(", "))
+}
+
 /// Whom a message is about: nobody, where the server itself speaks to one.
 fn about(message: &Message) -> Vec<u8> {
     match message.kind {
         JOIN | TEXT | LEAVE => message.sender.clone(),
         _ => Vec::new(),
+    }
+}
+
+/// Who sends messages and hears them, whatever they are carried in.
+pub trait Talks: Deref<Target = Ear> {
+    /// Sends messages in one piece, told as `what`.
+    fn sends_all(&self, what: String, messages: &[Message]);
+}
+
+impl Talks for Peer {
+    #[track_caller]
+    fn sends_all(&self, what: String, messages: &[Message]) {
+        let bytes: Vec<u8> = messages.iter().flat_map(Message::bytes).collect();
+        self.sends(what, &bytes);
     }
 }
 
@@ -478,9 +499,7 @@ impl Peer {
     /// Sends several messages, in one piece.
     #[track_caller]
     pub fn say_at_once(&self, messages: &[Message]) {
-        let told: Vec<String> = messages.iter().map(Message::told).collect();
-        let bytes: Vec<u8> = messages.iter().flat_map(Message::bytes).collect();
-        self.sends(format!("{} (in one piece)", told.join(", ")), &bytes);
+        self.sends_all(at_once(messages), messages);
     }
 
     /// Sends a part of a message's bytes, and waits until the program has read
@@ -532,20 +551,29 @@ impl Program {
         stream
     }
 
-    /// Fills an empty room: each has heard that the others joined. Names in the
-    /// order of their bytes, please.
+    /// Fills an empty room: see [`fill`].
     #[track_caller]
     pub fn admit_all<const N: usize>(&self, names: [&str; N]) -> [Peer; N] {
-        let mut peers: Vec<Peer> = Vec::new();
-        for (i, name) in names.iter().enumerate() {
-            let peer = self.admit(name, &names[..=i].join(", "));
-            for other in &peers {
-                other.gets(&join(name));
-            }
-            peers.push(peer);
-        }
-        peers.try_into().unwrap_or_else(|_| unreachable!())
+        fill(names, |name, here| self.admit(name, here))
     }
+}
+
+/// Fills an empty room: each has heard that the others joined. Names in the
+/// order of their bytes, please.
+#[track_caller]
+pub(super) fn fill<P: Deref<Target = Ear>, const N: usize>(
+    names: [&str; N],
+    let_in: impl Fn(&str, &str) -> P,
+) -> [P; N] {
+    let mut all: Vec<P> = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let newcomer = let_in(name, &names[..=i].join(", "));
+        for other in &all {
+            other.gets(&join(name));
+        }
+        all.push(newcomer);
+    }
+    all.try_into().unwrap_or_else(|_| unreachable!())
 }
 
 impl Desk {
@@ -570,9 +598,9 @@ const MIB: usize = 1024 * 1024;
 /// Somebody who speaks and somebody who listens, while others do not read.
 pub struct Chat<'a> {
     pub story: &'a Story,
-    pub speaker: &'a Peer,
+    pub speaker: &'a dyn Talks,
     pub name: &'a str,
-    pub listener: &'a Peer,
+    pub listener: &'a Ear,
     /// The sequence of the last message.
     pub last: u32,
     /// The bytes sent.
@@ -580,7 +608,12 @@ pub struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
-    pub fn new(story: &'a Story, name: &'a str, speaker: &'a Peer, listener: &'a Peer) -> Chat<'a> {
+    pub fn new(
+        story: &'a Story,
+        name: &'a str,
+        speaker: &'a dyn Talks,
+        listener: &'a Ear,
+    ) -> Chat<'a> {
         Chat { story, speaker, name, listener, last: 0, sent: 0 }
     }
 
@@ -596,11 +629,10 @@ impl<'a> Chat<'a> {
         let mut gone = None;
         while self.sent < bytes && gone.is_none() {
             let texts: Vec<Message> = (self.last + 1..=self.last + 16).map(Self::text).collect();
-            let bytes: Vec<u8> = texts.iter().flat_map(Message::bytes).collect();
             // Never more on its way to the listener than it could be forgiven for.
-            self.speaker
-                .sends(format!("TEXT {} and 15 more, of 4000 bytes", self.last + 1), &bytes);
-            self.sent += bytes.len();
+            let what = format!("TEXT {} and 15 more, of 4000 bytes", self.last + 1);
+            self.speaker.sends_all(what, &texts);
+            self.sent += texts.len() * (HEADER_BYTES + 4000);
             self.last += 16;
             for expected in texts.into_iter().map(|text| text.by(self.name)) {
                 let mut came = self.listener.first_message(&expected.told());
@@ -631,8 +663,19 @@ pub fn never_reads(
     [ann, bob]: [&Peer; 2],
     why: Option<&str>,
 ) -> usize {
+    is_too_slow(story, server.admit_stream("zed"), [ann, bob], why)
+}
+
+/// The same for a zed who has just asked to be let in, and for others who may
+/// talk in another way.
+#[track_caller]
+pub fn is_too_slow(
+    story: &Story,
+    zed: TcpStream,
+    [ann, bob]: [&dyn Talks; 2],
+    why: Option<&str>,
+) -> usize {
     story.because("a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead");
-    let mut zed = server.admit_stream("zed");
     for other in [ann, bob] {
         other.gets(&join("zed"));
     }
@@ -656,20 +699,24 @@ pub fn never_reads(
     }
     ann.gets(&expected);
     story.because("who is disconnected is closed, however much waits for it");
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match zed.read(&mut buffer) {
-            Ok(1..) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                let received = "nothing more, and no end";
-                story.fails("server --> zed", "the end of the connection", received);
-            }
-            Ok(0) | Err(_) => break,
+    ends(story, "server --> zed", zed);
+    let better = text(1, "much better now");
+    bob.sends_all(better.told(), std::slice::from_ref(&better));
+    ann.gets(&better.by("bob"));
+    chat.sent
+}
+
+/// The connection must end, whatever comes before. How, is free: with a reset
+/// too.
+#[track_caller]
+pub fn ends(story: &Story, who: &str, stream: TcpStream) {
+    stream.set_read_timeout(None).unwrap();
+    match Feed::new(stream).rest() {
+        Next::End(..) => story.step(who, "end of the connection ok"),
+        Next::Some(_) | Next::Silence(_) => {
+            story.fails(who, "the end of the connection", "nothing more, and no end")
         }
     }
-    bob.say(&text(1, "much better now"));
-    ann.gets(&text(1, "much better now").by("bob"));
-    chat.sent
 }
 
 /// Somebody joins and does not read, while so much is said that some of it

@@ -1,0 +1,922 @@
+//! The grading of step 10: ten tests, a point each. In two of them the test is
+//! the server. The last two need the commands `openssl` and `stunnel`; where
+//! these are missing, they are ignored.
+//!
+//! For a program of your own, in any language:
+//! `LAB="python3 my_10.py" cargo test --test 10_secure_chat`
+
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+
+use lab::message::{
+    CHALLENGE, JOIN, LEAVE, LOGIN, Message, WELCOME, error, join, left, message, now, ping, pong,
+    text, welcome,
+};
+use lab::runner::{self, Test};
+use lab::secure::{
+    ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
+    make_certificates, mode, no_tls, open_to_all, started_by, still_running, work,
+};
+use lab::websocket::{GOODBYES, KEYS, Socket, UPGRADE};
+use lab::{Desk, Peer, Program, Rule, Story};
+use lab::{has_ipv6, patience};
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = "10_secure_chat";
+const WRONG: &str = "wrong name or password";
+/// A connection that has not logged in is closed after 30 s.
+const TIME_TO_LOG_IN: Duration = Duration::from_secs(29);
+const GOODBYE: &str = "server is shutting down";
+
+fn main() -> ExitCode {
+    fn nothing() -> Option<String> {
+        None
+    }
+    macro_rules! test {
+        ($run:ident, $missing:expr) => {
+            Test { name: stringify!($run), missing: $missing, run: $run }
+        };
+    }
+    let tests = [
+        // It takes longest: the others run beside it.
+        test!(five_failures_in_a_row_make_that_name_wait_and_only_that, nothing),
+        test!(adduser_writes_what_proves_a_password_and_not_the_password, nothing),
+        test!(what_is_no_account_is_refused_and_the_file_stays_as_it_was, nothing),
+        test!(the_right_password_lets_in_and_nobody_else_sees_it, nothing),
+        test!(a_wrong_password_and_an_unknown_name_look_the_same, nothing),
+        test!(before_the_login_there_is_only_the_login, nothing),
+        test!(one_room_has_two_doors_and_they_open_to_this_machine_alone, nothing),
+        test!(join_asks_for_the_password_and_sends_it_in_login_alone, nothing),
+        test!(the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends, no_tls),
+        test!(join_believes_a_certificate_only_if_everything_is_right, no_tls),
+    ];
+    runner::run(PROGRAM, &tests)
+}
+
+/// A server behind both of its doors: the terminals' and the browsers'.
+#[track_caller]
+fn serve(story: &Rc<Story>, accounts: &str, more: &[&str]) -> (Program, Program) {
+    let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", accounts];
+    serve_as(story, &[&usual[..], more].concat())
+}
+
+#[track_caller]
+fn serve_as(story: &Rc<Story>, arguments: &[&str]) -> (Program, Program) {
+    let server = story.serve(PROGRAM, arguments);
+    let expected = "page on http://ADDRESS/";
+    let line = String::from_utf8_lossy(&server.screen.any_line(expected)).into_owned();
+    let address = line.strip_prefix("page on http://").and_then(|rest| rest.strip_suffix('/'));
+    let Some(address) = address.and_then(|a| a.parse().ok()) else {
+        story.because("the lines come in this order: `listening on ADDRESS` for the terminals, then `page on http://ADDRESS/` for the browsers, each with the address that the system says it got");
+        story.fails("server --> screen", expected, &line)
+    };
+    story.step("server --> screen", line);
+    let web = server.door(address);
+    (server, web)
+}
+
+/// Logs in by a new connection, where then these are `here`.
+#[track_caller]
+fn enters(server: &Program, who: &Account, here: &str) -> Peer {
+    let peer = server.visit(who.name);
+    peer.say(&who.login());
+    peer.in_time().gets_next(&welcome(who.name, here));
+    peer
+}
+
+/// The goodbye of the server itself.
+fn goodbye() -> Message {
+    left("", GOODBYE)
+}
+
+/// No password of these may stand in a text.
+#[track_caller]
+fn has_no_password(story: &Story, who: &str, text: &str, accounts: &[&Account]) {
+    for account in accounts {
+        if text.contains(account.password.trim()) {
+            let received = format!("{:?}", text.trim_end());
+            story.fails(who, &format!("no word of {}'s password", account.name), &received);
+        }
+    }
+}
+
+fn adduser_writes_what_proves_a_password_and_not_the_password() {
+    let story = Story::new(Rule {
+        rule: "adduser prints `added NAME` and writes a line `NAME $pbkdf2-sha256$600000$SALT$HASH`: 16 bytes of salt, new each time, and 32 of hash, both in passlib's base64; the file is its owner's alone, and is replaced as a whole",
+        why: "who steals the file must not find passwords in it, nor see which ones are equal; and who is interrupted while writing must not lose it",
+        read: "lessons/10_secure_chat.md, \"The idea\"",
+        by_hand: "cargo run --example 10_secure_chat adduser ann; type a password; cat accounts.txt; ls -l accounts.txt",
+    });
+    let folder = Folder::new();
+    let file = folder.path("people.txt");
+    let password = " as gut as it gets, für ann ";
+    let add = |name: &str, password: &str, end: &str| {
+        let typed = format!("{password}{end}");
+        let added = format!("added {name}");
+        let arguments = ["adduser", name, "--accounts", &file];
+        story
+            .run_typing(PROGRAM, &arguments, &typed)
+            .code(0)
+            .prints(&format!("{added:?} as its last line"), |said| {
+                said.lines().last() == Some(&added)
+            })
+            .prints("no password", |said| !said.contains(password.trim()))
+            .warns("no password", |said| !said.contains(password.trim()));
+        story.step(
+            "the file",
+            fs::read_to_string(&file).map_or("can't be read".into(), |t| format!("{t:?}")),
+        );
+        if mode(&file).is_some_and(|mode| mode & 0o077 != 0) {
+            story.because("who may read the file may try passwords against it, at home and as long as he likes: create it with mode 600, from its first moment");
+            let received = format!("mode {:o}", mode(&file).unwrap_or(0));
+            story.fails("the file", "mode 600: nobody but its owner reads it", &received);
+        }
+    };
+    add("ann", password, "\r\n");
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    let (salt, hash) = proof(&story, &text, "ann");
+    if socket_chat::digest::pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
+        explain_hash(&story, password, &salt, &hash);
+    }
+    story.step("the hash", "is that of PBKDF2 with HMAC-SHA-256, 600000 rounds ok");
+
+    story.because("the new file is written beside the old one and then renamed over it: whenever the power fails, one of the two is there, whole. Who opens the old one to write into it has neither for a moment");
+    // As somebody with a careless editor leaves it.
+    open_to_all(&file);
+    let old = folder.path("the old file");
+    let is_kept = fs::hard_link(&file, &old).is_ok();
+    add("bob", password, "\n");
+    if is_kept && fs::read_to_string(&old).unwrap() != text {
+        let received = format!("{:?}", fs::read_to_string(&old).unwrap());
+        story.fails("the old file, under another name", &format!("{text:?}, as it was"), &received);
+    }
+    let both = fs::read_to_string(&file).unwrap_or_default();
+    if both.lines().count() != 2 || !both.lines().any(|line| Some(line) == text.lines().next()) {
+        let expected = format!("two lines, and this is one of them: {text:?}");
+        story.fails("the file", &expected, &format!("{both:?}"));
+    }
+    if proof(&story, &both, "bob").0 == salt {
+        story.because("with the same salt equal passwords have equal hashes, and who guesses one has guessed all of them: take 16 new bytes from the system's source of chance for each account");
+        story.fails("the file", "another salt for bob than for ann", &format!("{both:?}"));
+    }
+    story.because("a password has 8 to 128 bytes: the shortest and the longest are passwords, too");
+    add("eve", "8 bytes!", "\n");
+    add("gus", &"128 bytes, ".repeat(12)[..128], "\n");
+}
+
+/// The salt and the hash of an account.
+#[track_caller]
+fn proof(story: &Story, text: &str, name: &str) -> (Vec<u8>, Vec<u8>) {
+    let start = format!("{name} $pbkdf2-sha256$600000$");
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    let parts = line.and_then(|line| line.strip_prefix(&start)?.split_once('$'));
+    let parts = parts.and_then(|(salt, hash)| Some((from_ab64(salt)?, from_ab64(hash)?)));
+    match parts {
+        Some((salt, hash)) if salt.len() == 16 && hash.len() == 32 => (salt, hash),
+        _ => {
+            story.because("passlib's base64 has `.` where others have `+`, and no `=` at the end: 22 letters for the 16 bytes of the salt, 43 for the 32 of the hash");
+            let expected = format!("{start}SALT$HASH, with 22 and 43 letters");
+            story.fails("the file", &expected, &format!("{text:?}"))
+        }
+    }
+}
+
+/// What went into the hash instead?
+#[track_caller]
+fn explain_hash(story: &Story, password: &str, salt: &[u8], hash: &[u8]) -> ! {
+    let mistakes = [
+        ("with the CR of the line end, which is no part of the password", format!("{password}\r")),
+        ("with the line end, which is no part of the password", format!("{password}\r\n")),
+        (
+            "without the blanks at its ends, which are a part of the password",
+            password.trim().into(),
+        ),
+    ];
+    let of =
+        |word: &String| socket_chat::digest::pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
+    let received = match mistakes.iter().find(|(_, word)| of(word)) {
+        Some((mistake, _)) => format!("that of the password {mistake}"),
+        None => "another one".into(),
+    };
+    story.because("the hash is PBKDF2 (RFC 8018) with HMAC-SHA-256 of the line that was typed, without its end, and of the salt's 16 bytes, not of their letters");
+    story.fails("the file", &format!("the hash of {password:?}"), &received)
+}
+
+fn what_is_no_account_is_refused_and_the_file_stays_as_it_was() {
+    let story = Story::new(Rule {
+        rule: "adduser refuses a name that is taken or that no name can be, and a password that has not 8 to 128 bytes: a line on standard error, exit status 1, the file as it was. A line of the file that makes no sense stops adduser and serve, with its number",
+        why: "look at everything before you write anything",
+        read: "lessons/10_secure_chat.md, \"The code\"",
+        by_hand: "cargo run --example 10_secure_chat adduser ann, twice; the second time: echo $?",
+    });
+    let folder = Folder::new();
+    let file = folder.accounts(&[&ANN, &BOB]);
+    let before = fs::read(&file).unwrap();
+    let unchanged = || {
+        if fs::read(&file).is_ok_and(|after| after == before) {
+            return;
+        }
+        let now = fs::read_to_string(&file).unwrap_or("nothing".into());
+        story.fails("the file", "its two lines, as they were", &format!("{now:?}"));
+    };
+    let good = "a good password";
+    for (name, typed, why) in [
+        ("ann", good, "that this name is taken"),
+        ("ANN", good, "that this name is taken: capital and small letters are alike"),
+        ("an eve", good, "that a name has no blanks"),
+        ("eve,bob", good, "that a name has no comma"),
+        ("e\u{7}ve", good, "that a name has no control characters"),
+        ("eve567890123456789012345678901234", good, "that a name has at most 32 bytes"),
+        ("eve", "7 bytes", "that a password has at least 8 bytes"),
+        ("eve", &"x".repeat(129), "that a password has at most 128 bytes"),
+        ("eve", &"é".repeat(65), "that a password has at most 128 bytes, and not characters"),
+    ] {
+        story.because(format!("adduser says {why}, and adds nothing"));
+        let arguments = ["adduser", name, "--accounts", &file];
+        let ended = story.run_typing(PROGRAM, &arguments, &format!("{typed}\n"));
+        ended.code(1).a_word_about(why).warns("no password", |said| !said.contains(typed));
+        unchanged();
+    }
+    story.because("the end of the input is no password");
+    let arguments = ["adduser", "eve", "--accounts", &file];
+    story.run(PROGRAM, &arguments).code(1).a_word_about("that there is no password");
+    unchanged();
+
+    let scheme = "$pbkdf2-sha256$600000$";
+    for (number, wrong) in [
+        (1, "eve".to_string()),
+        (3, format!("eve {scheme}c2FsdA$aGFzaA")),
+        (2, EVE.line[..EVE.line.len() - 3].to_string()),
+    ] {
+        let mut lines = vec![ANN.line, BOB.line];
+        lines.insert(number - 1, &wrong);
+        let text = lines.join("\n") + "\n";
+        let file = folder.file("broken.txt", &text);
+        story.step("line", format!("{number} of broken.txt is {wrong:?}"));
+        story.because("a line that is not understood may be a friend who can't get in, or an account that is lost with the next writing: say which line it is, and go no further");
+        let about = format!("that line {number} is no account");
+        let names_it = |said: &str| {
+            let said = said.replace(&file, "FILE");
+            said.split(|c: char| !c.is_ascii_digit()).any(|word| word == number.to_string())
+        };
+        for arguments in [
+            &["adduser", "gus", "--accounts", &file][..],
+            &["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &file],
+        ] {
+            let ended = story.run_typing(PROGRAM, arguments, &format!("{good}\n"));
+            ended.code(1).a_word_about(&about).warns(&about, names_it);
+        }
+        if fs::read_to_string(&file).unwrap() != text {
+            story.fails("the file", "its three lines, as they were", "others");
+        }
+    }
+
+    story.blame(
+        "every program of the course is started in the same way",
+        "lessons/01_bind_listen.md, \"Run it\"",
+    );
+    story.run(PROGRAM, &["--help"]).code(0).prints("a usage", |said| !said.trim().is_empty());
+    story.run(PROGRAM, &["dance", "127.0.0.1:0"]).usage_error_about("dance");
+    for arguments in [
+        &["serve", "127.0.0.1"][..],
+        &["serve", "127.0.0.1:0", "--web", "127.0.0.1:99999"],
+        &["join", "ann", "--loud"],
+    ] {
+        story.run(PROGRAM, arguments).usage_error_about(arguments[arguments.len() - 1]);
+    }
+    for word in ["join", "adduser", "certs"] {
+        let says_more = |said: &str| said.trim_end().lines().count() > 1;
+        let ended = story.run(PROGRAM, &[word]).code(2).prints("nothing", str::is_empty);
+        ended.warns("a line about what is missing, then the usage", says_more);
+    }
+}
+
+fn the_right_password_lets_in_and_nobody_else_sees_it() {
+    let story = Story::new(Rule {
+        rule: "LOGIN with the right password is answered with WELCOME, and the others get JOIN; then it is the chat of the steps before. The password is in no message to others and in no output",
+        why: "a password belongs to one person and one server: what is printed ends up in files, and what is sent to others is theirs",
+        read: "lessons/10_secure_chat.md, \"The idea\"",
+        by_hand: "cargo run --example 10_secure_chat serve; then join ann and join bob in two terminals",
+    });
+    let folder = Folder::new();
+    let accounts = [&ANN, &BOB, &EVE];
+    let (server, _) = serve(&story, &folder.accounts(&accounts), &[]);
+    story.because("the line of an account has the salt and the hash of PBKDF2 with HMAC-SHA-256, 600000 rounds; a password has 8 to 128 bytes and may have any characters, blanks too");
+    let ann = enters(&server, &ANN, "ann");
+    let bob = enters(&server, &BOB, "ann, bob");
+    let told = ann.gets_next(&join("bob"));
+    ann.expect_now(&told);
+    let eve = enters(&server, &EVE, "ann, bob, eve");
+    for other in [&ann, &bob] {
+        other.gets_next(&join("eve"));
+    }
+    story.because("behind the login it is the chat of step 07: sender and time are the server's, the sequence stays, and each ending is told with its reason");
+    ann.say(&text(7, "hello,\x07 all").by("bob").at(12345));
+    for other in [&bob, &eve] {
+        let came = other.gets_next(&text(7, "hello, all").by("ann"));
+        other.expect_now(&came);
+    }
+    bob.say(&text(1, "hello, ann"));
+    ann.gets_next(&text(1, "hello, ann").by("bob"));
+    eve.gets_next(&text(1, "hello, ann").by("bob"));
+    ann.say(&ping(5));
+    ann.gets_next(&pong(5));
+    eve.close_sending();
+    for other in [&ann, &bob] {
+        other.gets_next(&left("eve", "disconnected"));
+    }
+    bob.say_goodbye();
+    ann.gets_next(&left("bob", "left"));
+    server.quit();
+    ann.gets_next(&goodbye());
+    drop(ann);
+    server.expect_exit(0);
+    let printed = String::from_utf8_lossy(&server.screen.so_far()).into_owned();
+    for (who, said) in
+        [("server --> screen", printed), ("server --> standard error", server.warnings())]
+    {
+        has_no_password(&story, who, &said, &accounts);
+    }
+}
+
+fn a_wrong_password_and_an_unknown_name_look_the_same() {
+    let story = Story::new(Rule {
+        rule: "a wrong password and an unknown name get the same ERROR `wrong name or password`, after the same work; the third failure closes the connection",
+        why: "who can tell the two apart can find out who has an account, by the words or by the time; and who may try on and on will find a password",
+        read: "lessons/10_secure_chat.md, \"The idea\"",
+        by_hand: "cargo run --example 10_secure_chat join nobody, and the same with join ann and a wrong password",
+    });
+    let folder = Folder::new();
+    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let wrong = error(WRONG);
+    let work = || work(server.pid()).unwrap_or(0);
+    // Somebody else's password; no account; the right one without its end.
+    let attempts = [("ann", BOB.password), ("nobody", ANN.password), ("bob", &BOB.password[..127])];
+    let mut works = Vec::new();
+    let started = Instant::now();
+    let zed = server.visit("zed");
+    for (name, password) in attempts {
+        let before = work();
+        zed.say(&login(name, password));
+        if zed.in_time().has_ended() && started.elapsed() > TIME_TO_LOG_IN {
+            // This machine is too busy for three tries in time.
+            return;
+        }
+        zed.gets_next(&wrong);
+        works.push(work() - before);
+    }
+    story.because("three failures end a connection: say why, and close it");
+    zed.gets_no_more();
+    let printed = String::from_utf8_lossy(&server.screen.so_far()).into_owned();
+    for said in [printed, server.warned_so_far()] {
+        story.because(
+            "a wrong password is often the right one of somewhere else, or of somebody else",
+        );
+        has_no_password(&story, "server --> screen", &said, &[&ANN, &BOB]);
+    }
+    story.because("the work of a password is its protection: 600,000 rounds for a wrong one, and just as many for a name that nobody has (against a salt and a hash of nobody)");
+    let told: Vec<String> = works.iter().map(|ticks| format!("{ticks}")).collect();
+    story.step("server", format!("has worked for {} ticks of the clock", told.join(", ")));
+    // Where the system does not say, or another process works, there is nothing
+    // to compare.
+    let (known, unknown) = (works[0].min(works[2]), works[1]);
+    if known >= 6 && !(known / 3..=known * 3).contains(&unknown) {
+        let expected = format!(
+            "as much work for an unknown name as for a wrong password, about {known} ticks"
+        );
+        story.fails("server", &expected, &format!("{unknown} ticks"));
+    }
+}
+
+fn before_the_login_there_is_only_the_login() {
+    let story = Story::new(Rule {
+        rule: "before its login a client gets ERROR `log in first` for everything but PING, PONG, LEAVE and LOGIN, and hears nothing of the others; a name that is here already gets `already here`, but only for its password",
+        why: "a login that can be walked around is none. Look at the door, not at every table: until WELCOME, one place decides what is understood",
+        read: "lessons/10_secure_chat.md, \"The code\"",
+        by_hand: r"(printf 'CH\1\1'; head -c 12 /dev/zero; printf '\0\3\0\0zed'; sleep 1) | nc 127.0.0.1 12345",
+    });
+    let folder = Folder::new();
+    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let nobody = server.visit("nobody");
+    let ann = server.visit("ann");
+    for early in [join("ann"), text(1, "let me in"), join("bob"), text(2, "please")] {
+        ann.say(&early);
+        ann.gets_next(&error("log in first"));
+    }
+    for kind in [WELCOME, CHALLENGE] {
+        ann.say(&message(kind, "ann", "ann"));
+        ann.gets_error("for a kind that is the server's");
+    }
+    ann.say(&ping(3));
+    ann.gets_next(&pong(3));
+    // Not answered: what comes next is that to PING.
+    ann.say(&pong(4));
+    ann.say(&ping(5));
+    ann.gets_next(&pong(5));
+    story.because("all of this is no failed login: the connection goes on, and the right password still lets in");
+    ann.say(&ANN.login());
+    ann.in_time().gets_next(&welcome("ann", "ann"));
+
+    story.because("who has not logged in is nobody: it is told nothing, and nobody is told of it");
+    ann.say(&text(1, "is anybody here?"));
+    nobody.say(&ping(6));
+    nobody.gets_next(&pong(6));
+    nobody.say(&message(LEAVE, "", ""));
+    nobody.gets_no_more();
+    let twin = server.visit("twin");
+    twin.say(&text(1, "ann, it is me"));
+    twin.gets_next(&error("log in first"));
+
+    story.because("whether somebody is here is nobody's business who does not know the password");
+    twin.say(&login("ann", BOB.password));
+    twin.in_time().gets_next(&error(WRONG));
+    let twin = server.visit("twin");
+    story.because("an account is one person: a second one of that name is `already here`, the first one stays, and the connection goes on");
+    twin.say(&ANN.login());
+    twin.in_time().gets_next(&error("already here"));
+    twin.say(&text(2, "but it is me"));
+    twin.gets_next(&error("log in first"));
+    let bob = enters(&server, &BOB, "ann, bob");
+    ann.gets_next(&join("bob"));
+
+    story.because("who is in has a name: another LOGIN or JOIN is an ERROR, and the chat goes on");
+    for again in [join("eve"), login("ann", "another one")] {
+        bob.say(&again);
+        bob.in_time().gets_error("for somebody who is in");
+    }
+    bob.say(&text(3, "still here"));
+    ann.gets_next(&text(3, "still here").by("bob"));
+}
+
+fn five_failures_in_a_row_make_that_name_wait_and_only_that() {
+    let story = Story::new(Rule {
+        rule: "five failures in a row for one name, by whatever connections, make that name wait: `too many attempts: try again in N s`, even for the right password; N is 1, doubles with each failure more, and then it may try again",
+        why: "a computer tries passwords by the thousand: waiting stops it, and costs a person a second. But who locks a name for ever has given a stranger the key",
+        read: "lessons/10_secure_chat.md, \"The idea\"",
+        by_hand: "cargo run --example 10_secure_chat join ann, with a wrong password, five times; then with the right one",
+    });
+    let folder = Folder::new();
+    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let wrong = |number: u32| login("ann", &format!("wrong password {number}"));
+    // Each by a connection of its own, which has 30 s.
+    let fails = |login: Message| {
+        let zed = server.visit("zed");
+        zed.say(&login);
+        zed.in_time().gets_next(&error(WRONG));
+    };
+
+    story.because("in a row: the right password makes the failures before it forgotten");
+    fails(wrong(0));
+    enters(&server, &ANN, "ann").say_goodbye();
+
+    story.because("the failures of a name count, whatever connections they come by: up to the fifth each is a try");
+    for number in 1..=4 {
+        fails(wrong(number));
+    }
+    let gus = server.visit("gus");
+    gus.say_at_once(&[wrong(5), ANN.login()]);
+    gus.in_time().gets_next(&error(WRONG));
+    story.because("after the fifth failure the name has to wait, and even the right password: else a thief just tries on, and sees which one is right");
+    let seconds = told_to_wait(&story, &gus, 1..=2);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    story.because("one name has to wait, and nobody else");
+    let bob = enters(&server, &BOB, "bob");
+
+    story.because("when the time is over there is one more try, and if it fails, twice the time");
+    waits(&story, until);
+    let hal = server.visit("hal");
+    hal.say_at_once(&[wrong(6), ANN.login()]);
+    hal.in_time().gets_next(&error(WRONG));
+    let seconds = told_to_wait(&story, &hal, 2..=3);
+    waits(&story, Instant::now() + Duration::from_secs(seconds));
+    story.because(
+        "a name is never locked for ever: when the time is over, the right password lets in",
+    );
+    let _ann = enters(&server, &ANN, "ann, bob");
+    bob.gets_next(&join("ann"));
+}
+
+/// The next message says for how long to wait.
+#[track_caller]
+fn told_to_wait(story: &Story, peer: &Peer, about: std::ops::RangeInclusive<u64>) -> u64 {
+    let who = format!("a wait of {} s", about.start());
+    let expected = format!("ERROR \"too many attempts: try again in {} s\"", about.start());
+    let said = peer.in_time().gets_error(&who);
+    let seconds = said.strip_prefix("too many attempts: try again in ");
+    let seconds = seconds.and_then(|rest| rest.strip_suffix(" s")?.parse().ok());
+    match seconds.filter(|seconds| about.contains(seconds)) {
+        Some(seconds) => seconds,
+        None => story.fails("server", &expected, &format!("{said:?}")),
+    }
+}
+
+/// Waits as it was told.
+fn waits(story: &Story, until: Instant) {
+    let time = until.saturating_duration_since(Instant::now());
+    story.step("ann", format!("waits for {:.1} s more", time.as_secs_f64()));
+    thread::sleep(time + Duration::from_millis(50));
+}
+
+fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
+    let story = Story::new(Rule {
+        rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both doors open on loopback addresses only: another one is refused with a line, exit status 1",
+        why: "a room knows messages, not how they came: put the frames around them at the door. And what crosses a network in clear, everybody on the way can read: passwords too",
+        read: "lessons/10_secure_chat.md, \"The code\"",
+        by_hand: "cargo run --example 10_secure_chat serve; then join ann, and http://127.0.0.1:8080/ in a browser",
+    });
+    let folder = Folder::new();
+    let accounts = folder.accounts(&[&ANN, &BOB]);
+    let (server, web) = serve(&story, &accounts, &[]);
+    shows_the_page(&story, &web.connect_stream(), &web);
+    let ann = enters(&server, &ANN, "ann");
+    story.because("a browser logs in as a terminal does, with the same words: a second way in must not be an open one");
+    let bob = web.upgraded("bob");
+    bob.say(&join("bob"));
+    bob.gets_next(&error("log in first"));
+    bob.say(&login("bob", ANN.password));
+    bob.in_time().gets_next(&error(WRONG));
+    drop(bob);
+    let bob = web.upgraded("bob");
+    bob.say(&BOB.login());
+    story.because("behind both doors there is one room: its names are those of all, and all hear what is said");
+    bob.in_time().gets_next(&welcome("bob", "ann, bob"));
+    ann.gets_next(&join("bob"));
+    ann.say(&text(1, "hello, browser"));
+    bob.gets_next(&text(1, "hello, browser").by("ann"));
+    bob.say(&text(2, "hello, terminal"));
+    ann.gets_next(&text(2, "hello, terminal").by("bob"));
+    story.because("a server that stops says goodbye at both doors");
+    server.quit();
+    ann.gets_next(&goodbye());
+    bob.gets_next(&goodbye());
+    bob.gets_close(&GOODBYES);
+    drop((ann, bob));
+    server.expect_exit(0);
+
+    story.because("without TLS a door opens on a loopback address, 127.0.0.1 or ::1: what goes there never leaves the machine. For all else there is --tls");
+    let about = "why this address is refused";
+    let mut outside = vec!["0.0.0.0:0"];
+    if has_ipv6() {
+        outside.push("[::]:0");
+    }
+    for address in outside {
+        for arguments in [
+            ["serve", address, "--web", "127.0.0.1:0", "--accounts", &accounts],
+            ["serve", "127.0.0.1:0", "--web", address, "--accounts", &accounts],
+        ] {
+            story.run(PROGRAM, &arguments).code(1).a_word_about(about);
+        }
+    }
+    let named = ["serve", "localhost:0", "--web", "localhost:0", "--accounts", &accounts];
+    serve_as(&story, &named);
+    if has_ipv6() {
+        serve_as(&story, &["serve", "[::1]:0", "--web", "[::1]:0", "--accounts", &accounts]);
+    }
+}
+
+/// Asks for the page by this connection.
+#[track_caller]
+fn shows_the_page(story: &Story, mut stream: &TcpStream, web: &Program) {
+    story.step("a browser --> server", "GET / HTTP/1.1");
+    let _ = stream.write_all(web.get("/", &["Connection: close"]).as_bytes());
+    let page = web.answer("a browser", stream);
+    page.must_be(&[200]);
+    let kind = page.field("Content-Type").to_lowercase();
+    if !kind.starts_with("text/html") {
+        let received = format!("Content-Type: {kind}");
+        story.fails("server --> a browser", "a page: Content-Type: text/html", &received);
+    }
+}
+
+fn join_asks_for_the_password_and_sends_it_in_login_alone() {
+    let story = Story::new(Rule {
+        rule: "join asks for the password on standard error and takes the first line of its input for it; it sends LOGIN first of all, and shows the password nowhere. A wrong one is `! wrong name or password`, exit status 1",
+        why: "what stands in the arguments, all on the machine can see; what is printed stays on the screen. A password is asked for, sent once, and forgotten",
+        read: "lessons/10_secure_chat.md, \"The code\"",
+        by_hand: "cargo run --example 10_secure_chat join ann, with the right password and with a wrong one",
+    });
+    let folder = Folder::new();
+    let desk = Desk::open(&story, "127.0.0.1:0");
+    let client = starts(&story, "eve", &[&desk.address]);
+    let word = story.word();
+    client.types(&format!("{}\nfirst {word}\n", EVE.password));
+    let server = desk.visited();
+    gets_login(&story, &server, &EVE);
+    server.say(&ping(1));
+    story.because(
+        "what is typed behind the password waits until the client is welcome; a PING does not",
+    );
+    server.gets_next(&pong(1));
+    server.say(&welcome("eve", "ann, eve").at(now()));
+    client.screen.expect_line("* welcome, eve (here: ann, eve)");
+    server.gets_next(&text(1, format!("first {word}")));
+    server.say(&text(1, "hello, eve").by("ann").at(0));
+    client.screen.expect_line("[00:00:00] ann: hello, eve");
+    client.types("second\n/quit\n");
+    server.gets_next(&text(2, "second"));
+    server.gets_next(&message(LEAVE, "", ""));
+    server.gets_no_more();
+    drop(server);
+    client.screen.expect_end();
+    client.expect_exit(0);
+    has_no_password(&story, "client --> standard error", &client.warnings(), &[&EVE]);
+
+    story.because(
+        "an ERROR before WELCOME is the end: it is shown, and the exit status says it too",
+    );
+    let client = starts(&story, "bob", &[&desk.address]);
+    // As Windows types it.
+    client.types(&format!("{}\r\n", BOB.password));
+    let server = desk.visited();
+    gets_login(&story, &server, &BOB);
+    server.say(&error(WRONG));
+    client.screen.expect_line("! wrong name or password");
+    client.screen.expect_end();
+    client.expect_exit(1);
+    has_no_password(&story, "client --> standard error", &client.warnings(), &[&BOB]);
+
+    story.because("without a password there is nothing to say: exit status 1, and not an empty password, which would be a failure of that name");
+    let client = starts(&story, "ann", &[&desk.address]);
+    client.ends_input();
+    client.expect_exit(1);
+
+    story.because(
+        "server and client together: each half may be right by the contract alone; here they meet",
+    );
+    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let client = starts(&story, "ann", &[&server.address.to_string()]);
+    client.types(&format!("{}\n", ANN.password));
+    client.screen.in_time().expect_line("* welcome, ann (here: ann)");
+    client.types("/quit\n");
+    client.screen.expect_end();
+    client.expect_exit(0);
+}
+
+/// Starts a client, which must ask for the password.
+#[track_caller]
+fn starts(story: &Rc<Story>, name: &str, more: &[&str]) -> Program {
+    let client = story.client_with(PROGRAM, &[&["join", name], more].concat());
+    if !client.warns_soon() {
+        story.fails("client --> standard error", "a word that asks for the password", "nothing");
+    }
+    client.settled();
+    story.step("client --> standard error", format!("{:?}", client.warned_so_far()));
+    client
+}
+
+/// The first message must be LOGIN, with name and password.
+#[track_caller]
+fn gets_login(story: &Story, server: &Peer, who: &Account) {
+    let came = server.gets_next(&who.login());
+    if came.sender != who.name.as_bytes() || came.body != who.password.as_bytes() {
+        story.differs("client --> server", &who.login().told(), &came.told());
+    }
+    server.expect_no_number(&came);
+}
+
+fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
+    let story = Story::new(Rule {
+        rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two doors for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these doors are gone",
+        why: "a certificate is a name, a key and the word of an authority for it: the client checks all three. And what a program starts, it ends",
+        read: "lessons/10_secure_chat.md, \"Run it\"",
+        by_hand: "cargo run --example 10_secure_chat certs lab, then serve --tls lab; then openssl s_client -CAfile lab/ca.pem -connect 127.0.0.1:12346",
+    });
+    let folder = Folder::new();
+    let lab = folder.path("lab");
+    fs::create_dir(&lab).unwrap();
+    story.run(PROGRAM, &["certs", &lab]).code(0);
+    let [ca, certificate, key] =
+        ["ca.pem", "server.pem", "server.key"].map(|name| format!("{lab}/{name}"));
+    let texts = [&ca, &certificate, &key].map(|file| fs::read_to_string(file).unwrap_or_default());
+    for (file, text, inside) in [
+        (&ca, &texts[0], "CERTIFICATE"),
+        (&certificate, &texts[1], "CERTIFICATE"),
+        (&key, &texts[2], "PRIVATE KEY"),
+    ] {
+        if !text.contains(&format!("{inside}-----")) {
+            story.fails(file, &format!("a file in PEM with a {inside}"), &format!("{text:?}"));
+        }
+    }
+    if mode(&key).is_some_and(|mode| mode & 0o077 != 0) {
+        story.because(
+            "who has the key is the server, for everybody who asks: its file is its owner's alone",
+        );
+        let received = format!("mode {:o}", mode(&key).unwrap_or(0));
+        story.fails("server.key", "mode 600: nobody but its owner reads it", &received);
+    }
+    story.because("ca.pem goes to everybody who is to trust it: the authority's key stays out of it, and it is not the server's certificate, which changes every year");
+    if texts[0].contains("PRIVATE KEY") || texts[0] == texts[1] {
+        story.fails(
+            "ca.pem",
+            "the authority's certificate, and nothing else",
+            &format!("{:?}", texts[0]),
+        );
+    }
+
+    let accounts = folder.accounts(&[&ANN, &BOB]);
+    story.because(
+        "without certificates there is no TLS: say which file is missing, and don't serve without",
+    );
+    let nowhere = folder.path("nowhere");
+    let [chat, web] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let doors = ["--tls-chat", &chat, "--tls-web", &web];
+    let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts];
+    let arguments = [&usual[..], &["--tls", &nowhere], &doors].concat();
+    story.run(PROGRAM, &arguments).code(1).a_word_about("that there are no certificates");
+
+    let doors = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let more = ["--tls", &lab, "--tls-chat", &doors[0], "--tls-web", &doors[1]];
+    let (server, _) = serve(&story, &accounts, &more);
+    server.screen.expect_line(&format!("tls chat on {}", doors[0]));
+    server.screen.expect_line(&format!("tls page on https://{}/", doors[1]));
+    let [chat, web] = doors.each_ref().map(|at| server.door(at.parse().unwrap()));
+    for door in [&chat, &web] {
+        story.because("a door that was announced is open");
+        drop(door.connect_in_time());
+    }
+    story.because("a client looks for the name that it was given among those of the certificate: localhost, 127.0.0.1 and ::1 all have to stand there, and the authority in ca.pem has to have signed it");
+    for name in ["checkHost = localhost", "checkIP = 127.0.0.1", "checkIP = ::1"] {
+        let tunnel = Tunnel::open(&story, &folder, &ca, name, web.address);
+        shows_the_page(&story, &tunnel.stream, &web);
+    }
+
+    story.because("behind TLS is the same room: stunnel passes on what it decrypts");
+    let to_chat = Tunnel::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
+    let ann = Peer::answering(&story, "ann", "server", to_chat.stream.try_clone().unwrap());
+    ann.say(&ANN.login());
+    ann.in_time().gets_next(&welcome("ann", "ann"));
+    let to_web = Tunnel::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
+    story.because("a page that came by https has an origin that begins so; its host is still that of the request, so it is the server's own");
+    let origin = format!("Origin: https://{}", doors[1]);
+    let head = web.get("/chat", &[&UPGRADE[..], &[&origin]].concat());
+    story.step("bob --> server", format!("GET /chat HTTP/1.1, {origin}"));
+    let _ = (&to_web.stream).write_all(head.as_bytes());
+    web.answer("bob", &to_web.stream).grants(KEYS[0].0, KEYS[0].1);
+    let bob = Socket::new(&story, "bob", to_web.stream.try_clone().unwrap(), false);
+    bob.say(&BOB.login());
+    bob.in_time().gets_next(&welcome("bob", "ann, bob"));
+    ann.gets_next(&join("bob"));
+    ann.say(&text(1, "nobody reads along"));
+    bob.gets_next(&text(1, "nobody reads along").by("ann"));
+    bob.say(&text(1, "I hope so"));
+    ann.gets_next(&text(1, "I hope so").by("bob"));
+
+    story.because("what the server has started it ends: else the doors stay open with nobody behind them, and the next start finds their ports in use");
+    let helpers = started_by(server.pid());
+    server.quit();
+    ann.gets_next(&goodbye());
+    bob.gets_next(&goodbye());
+    drop((ann, bob, to_chat, to_web));
+    server.expect_exit(0);
+    gone(&story, &helpers);
+    for door in &doors {
+        let until = Instant::now() + patience();
+        while TcpStream::connect(door).is_ok() {
+            if Instant::now() > until {
+                story.fails("a client connects", &format!("nobody at {door}"), "somebody");
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What a program has started must have ended with it.
+#[track_caller]
+fn gone(story: &Story, helpers: &[u32]) {
+    let left = still_running(helpers);
+    if left > 0 {
+        let expected = "nothing is left of what the program has started";
+        story.fails("the system", expected, &format!("{left} of its processes still run"));
+    }
+}
+
+fn join_believes_a_certificate_only_if_everything_is_right() {
+    let story = Story::new(Rule {
+        rule: "join --ca FILE joins by TLS; before anything is sent, the certificate must be signed by an authority in FILE, be for the host that was named, and be of today. Otherwise: one line that says what was wrong, exit status 1, and not a byte of the password",
+        why: "encryption alone helps nobody who talks to the wrong server: a thief encrypts too. And a client that tries again without TLS does what the thief wants",
+        read: "lessons/10_secure_chat.md, \"Break it\"",
+        by_hand: "cargo run --example 10_secure_chat join ann localhost:12346 --ca lab/ca.pem; then with the ca.pem of another `certs`",
+    });
+    let folder = Folder::new();
+    make_certificates(&folder);
+    let ca = folder.path("ca.pem");
+    let desk = Desk::open(&story, "127.0.0.1:0");
+    let front = Front::open(&folder, "server", &desk.address);
+    let mut prompt = String::new();
+    for host in ["127.0.0.1", "localhost"] {
+        story.because(format!("the certificate is for localhost and 127.0.0.1, of today, and signed by the authority in ca.pem: {host} is the right server"));
+        let address = format!("{host}:{}", front.address.port());
+        let client = starts(&story, "ann", &[&address, "--ca", &ca]);
+        prompt = client.warned_so_far();
+        client.types(&format!("{}\nhello\n", ANN.password));
+        let server = desk.visited();
+        gets_login(&story, &server, &ANN);
+        server.say(&welcome("ann", "ann").at(now()));
+        client.screen.expect_line("* welcome, ann (here: ann)");
+        server.gets_next(&text(1, "hello"));
+        server.say(&text(1, "hello, ann").by("bob").at(0));
+        client.screen.expect_line("[00:00:00] bob: hello, ann");
+        let helpers = started_by(client.pid());
+        client.types("/quit\n");
+        server.gets_next(&message(LEAVE, "", ""));
+        server.gets_no_more();
+        drop(server);
+        client.screen.expect_end();
+        client.expect_exit(0);
+        gone(&story, &helpers);
+    }
+
+    let localhost = |port: u16| format!("localhost:{port}");
+    let mut reasons: Vec<(&str, String)> = Vec::new();
+    for (what, certificate, authority) in [
+        ("a certificate of another authority", "server", "other.pem"),
+        ("a certificate for another name", "elsewhere", "ca.pem"),
+        ("a certificate that has expired", "expired", "ca.pem"),
+    ] {
+        // It hears what comes through TLS, and the other one all that comes.
+        let behind = Trap::open(Manner::Listens);
+        let front = Front::open(&folder, certificate, &behind.address.to_string());
+        let before = Trap::open(Manner::PassesOn(front.address));
+        let address = localhost(before.address.port());
+        let authority = folder.path(authority);
+        let arguments = [&address, "--ca", &authority];
+        let said = is_not_fooled(&story, &[&before, &behind], what, &arguments, &prompt);
+        if let Some((before, _)) = reasons.iter().find(|(_, reason)| *reason == said) {
+            story.because("whoever reads the line has to know what to do: another ca.pem, another address, or a new certificate. stunnel's log tells them apart");
+            let expected = format!("another line than for {before}");
+            story.fails("client --> standard error", &expected, &format!("{said:?}"));
+        }
+        reasons.push((what, said));
+    }
+    for (what, manner) in [
+        ("a server without TLS", Manner::Answers(b"CH\x01\x04 this is no TLS, but who minds?")),
+        ("a server that closes without a word", Manner::Closes),
+    ] {
+        let trap = Trap::open(manner);
+        let address = localhost(trap.address.port());
+        is_not_fooled(&story, &[&trap], what, &[&address, "--ca", &ca], &prompt);
+    }
+    let address = localhost(free_port());
+    is_not_fooled(&story, &[], "no server at all", &[&address, "--ca", &ca], &prompt);
+}
+
+/// A client must not give its password to such a server. Returns what it says,
+/// without digits.
+#[track_caller]
+fn is_not_fooled(
+    story: &Rc<Story>,
+    traps: &[&Trap],
+    what: &str,
+    arguments: &[&str],
+    prompt: &str,
+) -> String {
+    story.because(format!(
+        "{what} is not the right server: a line says so, and nothing of the password is sent"
+    ));
+    story.step("next comes", what);
+    let client = story.client_with(PROGRAM, &[&["join", "ann"], arguments].concat());
+    // It may ask first, or look at the server first.
+    client.warns_soon();
+    let helpers = started_by(client.pid());
+    client.types(&format!("{}\n", ANN.password));
+    // Who has got it may keep its client waiting for ever.
+    let until = Instant::now() + patience();
+    let got = |trap: &&&Trap| {
+        let heard = trap.heard();
+        let has = |what: &[u8]| heard.windows(what.len()).any(|bytes| bytes == what);
+        has(ANN.password.as_bytes()) || has(&[b'C', b'H', 1, LOGIN]) || has(&[b'C', b'H', 1, JOIN])
+    };
+    let got_it = || traps.iter().any(|trap| got(&trap));
+    while !client.has_ended() && !got_it() && Instant::now() < until {
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    if client.has_ended() {
+        for trap in traps {
+            trap.is_left();
+        }
+    }
+    if got_it() {
+        let in_clear = traps.iter().take(1).any(|trap| got(&trap));
+        let received = if in_clear { "all of it, without TLS" } else { "all of it, through TLS" };
+        story.fails("client --> server", "not a byte of the password", received);
+    }
+    client.screen.expect_end();
+    client.expect_exit(1);
+    gone(story, &helpers);
+    let without_digits = |said: &str| said.replace(|c: char| c.is_ascii_digit(), "");
+    let (said, prompt) = (without_digits(&client.warnings()), without_digits(prompt));
+    let said = said.strip_prefix(&prompt).unwrap_or(&said).trim();
+    if said.lines().count() != 1 || said.starts_with("Traceback") {
+        let expected = "one line that says what was wrong";
+        story.fails("client --> standard error", expected, &format!("{said:?}"));
+    }
+    story.step("client --> standard error", format!("{said:?} ok"));
+    said.to_string()
+}
