@@ -25,7 +25,7 @@ use socket_chat::message::{Kind, Message};
 use socket_chat::room::{Ending, MAX_CLIENTS, Rules};
 use socket_chat::server::{Entrance, Server, listening_on};
 use socket_chat::tcp::{self, Connection};
-use socket_chat::tls::{self, Tunnel};
+use socket_chat::tls::{self, Certificate, Tunnel};
 use socket_chat::{browser, client, visitor};
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -76,16 +76,22 @@ fn serve(mut args: Args) -> Result<(), Failure> {
     let tls = args.value("--tls", "a folder with certificates").map(|directory| {
         let chat = args.address_of("--tls-chat", "127.0.0.1:12346");
         let web = args.address_of("--tls-web", "127.0.0.1:8443");
-        (PathBuf::from(directory), chat, web)
+        (directory, chat, web)
     });
     let address = args.address("127.0.0.1:12345");
     args.finish();
 
+    // What can't be is told before a door is open.
     if Accounts::read(&file)?.is_empty() {
         let add = "cargo run --example 10_secure_chat adduser NAME";
         cli::warn(format_args!("{} has no account yet: {add}", file.display()));
     }
     let (chat, page) = (only_here(&address)?, only_here(&web)?);
+    let tls = tls.map(|(directory, chat, web)| {
+        let outside = [tcp::unused(&chat)?, tcp::unused(&web)?];
+        Ok::<_, Failure>((Certificate::find(directory.as_ref())?, outside))
+    });
+    let tls = tls.transpose()?;
     let joining = Some(TIME_TO_LOG_IN);
     let reason = Ending::reason;
     let rules = Rules { limit: MAX_CLIENTS, heartbeat: Some(HEARTBEAT), joining, reason };
@@ -97,10 +103,9 @@ fn serve(mut args: Args) -> Result<(), Failure> {
             Entrance { address: &page, welcome: browser::welcome, sign: page_on },
         ],
     )?;
-    let tunnel = tls.map(|(directory, chat, web)| {
-        let outside = [tcp::unused(&chat)?, tcp::unused(&web)?];
+    let tunnel = tls.map(|(certificate, outside)| {
         let doors: Vec<_> = outside.into_iter().zip(server.addresses()).collect();
-        let tunnel = Tunnel::in_front(&directory, &doors)?;
+        let tunnel = Tunnel::in_front(&certificate, &doors)?;
         cli::print(&format!("tls chat on {}", outside[0]))?;
         cli::print(&format!("tls page on https://{}/", outside[1]))?;
         Ok::<_, Failure>(tunnel)

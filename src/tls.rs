@@ -23,35 +23,51 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other side may take for its part of the handshake.
 const HANDSHAKE_SECONDS: u32 = 5;
 
+/// What proves who a server is: the files of a certificate and its key.
+pub struct Certificate {
+    certificate: String,
+    key: String,
+}
+
+impl Certificate {
+    /// Finds `server.pem` and `server.key` in a folder.
+    ///
+    /// # Errors
+    ///
+    /// They can't be read, or stunnel, which needs them, is not installed: one
+    /// line that says what to try.
+    pub fn find(directory: &Path) -> Result<Certificate, Failure> {
+        need("stunnel", STUNNEL, "-version")?;
+        let file = |name: &str| {
+            let path = directory.join(name);
+            let cannot = |e| {
+                let (file, folder) = (path.display(), directory.display());
+                Failure::new(format!(
+                    "cannot read {file}: {e}. Make it first: cargo run --example 10_secure_chat certs {folder}"
+                ))
+            };
+            File::open(&path).map_err(cannot)?;
+            Ok::<_, Failure>(path.display().to_string())
+        };
+        Ok(Certificate { certificate: file("server.pem")?, key: file("server.key")? })
+    }
+}
+
 /// A stunnel that runs, until this is dropped.
 pub struct Tunnel(Child);
 
 impl Tunnel {
     /// Puts TLS in front of doors: what comes to the first address of each
-    /// pair, with the certificate in `directory`, goes on to the second in
-    /// clear. It does so in an order of its own, and not before this returns.
+    /// pair goes on to the second in clear.
     ///
     /// # Errors
     ///
-    /// No stunnel, no certificate, no such address: one line that says what to
-    /// try.
+    /// No such address, or a certificate that stunnel does not take: one line
+    /// that says what to try.
     pub fn in_front(
-        directory: &Path,
+        Certificate { certificate, key }: &Certificate,
         doors: &[(SocketAddr, SocketAddr)],
     ) -> Result<Tunnel, Failure> {
-        let file = |name: &str| {
-            let path = directory.join(name);
-            let open = |e| {
-                let folder = directory.display();
-                Failure::new(format!(
-                    "cannot read {}: {e}. Make it first: cargo run --example 10_secure_chat certs {folder}",
-                    path.display()
-                ))
-            };
-            File::open(&path).map_err(open)?;
-            Ok::<_, Failure>(path.display().to_string())
-        };
-        let (certificate, key) = (file("server.pem")?, file("server.key")?);
         let mut services = format!("cert = {certificate}\nkey = {key}\n");
         for (outside, inside) in doors {
             services += &format!(
@@ -72,6 +88,7 @@ impl Tunnel {
     ///
     /// One line: no stunnel, no server, or none that could prove who it is.
     pub fn to(address: &str, ca: &Path) -> Result<(Tunnel, Connection), Failure> {
+        need("stunnel", STUNNEL, "-version")?;
         let known = fs::read_to_string(ca).map_err(|e| {
             Failure::new(format!(
                 "cannot read the authority's certificate in {}: {e}",
@@ -103,7 +120,6 @@ impl Tunnel {
     /// Starts stunnel with these services, and waits until all of them listen.
     /// Returns also what it has to say from then on.
     fn start(services: &str, count: usize) -> Result<(Tunnel, Receiver<String>), Failure> {
-        need("stunnel", STUNNEL, "-version")?;
         // `foreground` makes it a child of ours that logs on standard error.
         let unix = if cfg!(unix) { "foreground = yes\npid =\nsyslog = no\n" } else { "" };
         let config = format!(
