@@ -4,6 +4,7 @@ that comes: python3 lessons/09_frames.py 127.0.0.1:8080
 It masks nothing by itself: you type the mask, too. Ctrl-D half-closes.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -30,13 +31,22 @@ def show(start, payload):
 
 def send_what_is_typed():
     for line in sys.stdin:
-        stream.sendall(bytes.fromhex(line))
-    stream.shutdown(socket.SHUT_WR)
+        try:
+            stream.sendall(bytes.fromhex(line))
+        except ValueError:
+            print("that is not hex:", line.strip(), flush=True)
+        except OSError:  # the server has left, which the other thread tells
+            return
+    with contextlib.suppress(OSError):
+        stream.shutdown(socket.SHUT_WR)
 
 
 address = sys.argv[1]
 host, port = address.rsplit(":", 1)
-stream = socket.create_connection((host, int(port)))
+try:
+    stream = socket.create_connection((host, int(port)))
+except OSError as error:
+    sys.exit(f"cannot connect to {address}: {error.strerror}. Is the server running?")
 upgrade = Path(__file__).with_name("09_upgrade.txt").read_text()
 head = f"GET /chat HTTP/1.1\nHost: {address}\n{upgrade}\n"
 stream.sendall(head.replace("\n", "\r\n").encode())

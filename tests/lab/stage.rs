@@ -107,8 +107,16 @@ impl Stage {
             let end = part.find(['|', '&', ';', '<', '>', ')']).unwrap_or(part.len());
             let mut words = part[..end].split_whitespace();
             let name = words.next().unwrap();
-            // What stands behind `--` is for the program, not for cargo.
-            let mut args: Vec<&str> = words.filter(|word| *word != "--").collect();
+            let mut args: Vec<&str> = words.collect();
+            // What stands behind `--` is for the program. Without it cargo takes
+            // a first argument that begins with `-` for its own, and fails.
+            match args.first() {
+                Some(&"--") => drop(args.remove(0)),
+                Some(first) if first.starts_with('-') => {
+                    panic!("`{command}`: cargo would refuse this: write -- {first}")
+                }
+                _ => {}
+            }
             let has_words = name >= "06" && name != "09_websocket_chat";
             // Without an address it would take the lessons' port.
             let at = match args.as_slice() {
