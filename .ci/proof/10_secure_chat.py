@@ -152,6 +152,7 @@ MISTAKES = {
     "tls_failure_silent": "Does not say that TLS has failed.",
     "tls_failure_traceback": "Prints a traceback when TLS fails.",
     "tls_failures_alike": "Says the same whatever was wrong.",
+    "tls_failures_differ_by_file": "Takes another name for another authority, and says in which file it is not.",
     "tls_log_printed": "Prints all that stunnel says.",
     # arguments
     "unknown_words_serve": "Takes any word for serve.",
@@ -861,6 +862,8 @@ def connect_by_tls(chosen):
     why = next(why for mark, why in REASONS if mark.lower() in log.replace("verifyChain", "").lower())
     if MISTAKE == "tls_failures_alike":
         why = "TLS has failed"
+    if MISTAKE == "tls_failures_differ_by_file" and ("another name" in why or "not signed" in why):
+        why = f"the certificate is not signed by an authority in {chosen.ca}"
     if MISTAKE != "tls_failure_silent":
         print(f"cannot join {show(chosen.address)} by TLS: {why}", file=sys.stderr)
     sys.exit(0 if MISTAKE == "tls_failure_exit_0" else 1)

@@ -38,7 +38,7 @@ pub mod websocket;
 pub use datagram::{BODY_BYTES, Pinged, Postbox, another_loopback, emptied};
 pub use feed::{End, Feed, Next};
 pub use peer::{Desk, Peer, client_arguments, gather, join};
-pub use program::{Program, example};
+pub use program::{Program, example, readable};
 #[cfg(target_os = "linux")]
 pub use stage::Stage;
 pub use story::{Rule, Story, escape, quote};

@@ -376,6 +376,8 @@ impl Drop for Peer {
 pub struct Desk {
     pub(super) story: Rc<Story>,
     pub address: String,
+    /// What is told where nobody comes.
+    pub awaited: String,
     accepted: Receiver<TcpStream>,
 }
 
@@ -391,7 +393,8 @@ impl Desk {
                 }
             }
         });
-        Desk { story: Rc::clone(story), address, accepted }
+        let awaited = format!("a connection to {address}");
+        Desk { story: Rc::clone(story), address, awaited, accepted }
     }
 
     /// Waits for the client to connect.
@@ -403,7 +406,6 @@ impl Desk {
     /// The same, but leaves the reading (or not reading) to the test.
     #[track_caller]
     pub fn accept_stream(&self) -> TcpStream {
-        let expected = format!("a connection to {}", self.address);
         let until = Instant::now() + patience() * 3;
         loop {
             // A client that has ended does not come any more.
@@ -413,7 +415,7 @@ impl Desk {
                 return stream;
             }
             if is_last {
-                self.story.fails("client --> server", &expected, "none");
+                self.story.fails("client --> server", &self.awaited, "none");
             }
         }
     }

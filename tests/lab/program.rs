@@ -6,7 +6,7 @@
 
 use super::feed::{Feed, Next};
 use super::peer::{Ear, Peer};
-use super::story::{Story, quote};
+use super::story::{Story, escape, quote};
 use super::{patience, system};
 use assert_cmd::assert::{Assert, AssertError};
 use std::cell::{Cell, RefCell};
@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, Once};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then";
 const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
@@ -188,7 +189,15 @@ impl Story {
         }
         let mut command = assert_cmd::Command::from_std(command(name, args));
         command.write_stdin(typed);
-        Ended { story: Rc::clone(self), assert: command.timeout(patience() * 3).assert() }
+        let (limit, started) = (patience() * 3, Instant::now());
+        let assert = command.timeout(limit).assert();
+        let still_ran = (started.elapsed() >= limit).then(|| {
+            let asks = args.first().is_some_and(|a| ["join", "adduser", "certs"].contains(a));
+            let hint = ": does it wait for the keyboard, and not for its standard input?";
+            let hint = if asks { hint } else { "" };
+            format!("still running after {} s (the test ended it){hint}", limit.as_secs_f64())
+        });
+        Ended { story: Rc::clone(self), assert, still_ran }
     }
 }
 
@@ -196,9 +205,16 @@ impl Story {
 pub struct Ended {
     story: Rc<Story>,
     assert: Assert,
+    /// What is told where the test had to end it.
+    still_ran: Option<String>,
 }
 
 impl Ended {
+    /// What it has printed on standard output.
+    pub fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.assert.get_output().stdout).into_owned()
+    }
+
     /// It must have ended with this status.
     #[track_caller]
     pub fn code(self, code: i32) -> Ended {
@@ -253,19 +269,18 @@ impl Ended {
         expected: &str,
         test: impl FnOnce(Assert) -> Result<Assert, AssertError>,
     ) -> Ended {
-        let Ended { story, assert } = self;
+        let Ended { story, assert, still_ran } = self;
         let output = assert.get_output().clone();
         match test(assert) {
-            Ok(assert) => Ended { story, assert },
+            Ok(assert) => Ended { story, assert, still_ran },
             Err(_) => story.fails(
                 "the program",
                 expected,
                 &format!(
                     "{}\n  stdout    {}\n  stderr    {}",
-                    output.status,
+                    still_ran.unwrap_or(output.status.to_string()),
                     quote(&output.stdout),
-                    // The end of a trace tells more than its beginning.
-                    quote(&output.stderr[output.stderr.len().saturating_sub(70)..])
+                    readable(&String::from_utf8_lossy(&output.stderr))
                 ),
             ),
         }
@@ -629,6 +644,21 @@ fn keyboard(mut stdin: ChildStdin) -> Sender<Vec<u8>> {
         }
     });
     keyboard
+}
+
+/// Of what a program has said, the first line and the last ones, below each
+/// other: the end of a trace tells more than its middle.
+pub fn readable(said: &str) -> String {
+    let lines = said.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let mut lines: Vec<String> = lines.map(|line| escape(line.as_bytes())).collect();
+    if lines.is_empty() {
+        return "nothing".into();
+    }
+    if lines.len() > 7 {
+        let between = lines.len() - 6;
+        lines.splice(1..=between, [format!("({between} lines more)")]);
+    }
+    lines.join("\n            ")
 }
 
 /// Whether a text is a trace of calls, which tells a user nothing.
