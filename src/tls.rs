@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ impl Tunnel {
         let host = target.rsplit_once(':').map_or("", |(host, _)| host);
         let check = if host.parse::<IpAddr>().is_ok() { "checkIP" } else { "checkHost" };
         let here = tcp::unused("127.0.0.1:0")?;
-        let (tunnel, log) = Tunnel::start(
+        let (tunnel, mut log) = Tunnel::start(
             &format!(
                 "[chat]\nclient = yes\naccept = {here}\nconnect = {target}\nCAfile = {}\nverifyChain = yes\n{check} = {host}\n",
                 ca.display()
@@ -111,22 +111,22 @@ impl Tunnel {
             1,
         )?;
         let connection = Connection::open(&here.to_string(), "10_secure_chat serve")?;
-        match has_connected(&log) {
-            Ok(()) => Ok((tunnel, connection)),
-            Err(words) => Err(Failure::new(in_our_words(&words, address, host, ca))),
+        if log.tells_of_a_connection() {
+            return Ok((tunnel, connection));
         }
+        Err(Failure::new(in_our_words(&log.errors, address, host, ca)))
     }
 
     /// Starts stunnel with these services, and waits until all of them listen.
     /// Returns also what it has to say from then on.
-    fn start(services: &str, count: usize) -> Result<(Tunnel, Receiver<String>), Failure> {
+    fn start(services: &str, count: usize) -> Result<(Tunnel, Log), Failure> {
         // `foreground` makes it a child of ours that logs on standard error.
         let unix = if cfg!(unix) { "foreground = yes\npid =\nsyslog = no\n" } else { "" };
         let config = format!(
             "{unix}debug = info\nsslVersionMin = TLSv1.2\nTIMEOUTbusy = {HANDSHAKE_SECONDS}\n{services}"
         );
         let mut child = spawn(&config)?;
-        let (tell, log) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
         let lines = child.stderr.take().map(BufReader::new);
         let tunnel = Tunnel(child);
         // Nobody joins it: it ends with stunnel. What nobody waits for any
@@ -137,12 +137,12 @@ impl Tunnel {
             }
         })?;
 
-        let end = Instant::now() + PATIENCE;
-        let (mut listening, mut errors) = (0, String::new());
+        let mut log = Log::new(told);
+        let mut listening = 0;
         while listening < count {
-            let Ok(line) = log.recv_timeout(end.saturating_duration_since(Instant::now())) else {
-                let why = match errors.lines().last() {
-                    _ if errors.contains("TLS context") => {
+            let Ok(line) = log.next() else {
+                let why = match log.errors.lines().last() {
+                    _ if log.errors.contains("TLS context") => {
                         "a certificate or its key is damaged, or they are no pair. Make them anew: cargo run --example 10_secure_chat certs DIR"
                     }
                     Some(why) => why,
@@ -151,9 +151,8 @@ impl Tunnel {
                 return Err(Failure::new(format!("stunnel did not start: {why}")));
             };
             listening += usize::from(line.contains(" bound to "));
-            errors.extend(error_in(&line).into_iter().flat_map(|error| [error, "\n".into()]));
         }
-        Ok((tunnel, log))
+        Ok((tunnel, Log::new(log.lines)))
     }
 }
 
@@ -208,26 +207,39 @@ fn plain(address: SocketAddr) -> String {
     format!("{}:{}", address.ip(), address.port())
 }
 
-/// Waits until stunnel has made a connection; or else returns its errors.
-fn has_connected(log: &Receiver<String>) -> Result<(), String> {
-    let end = Instant::now() + PATIENCE;
-    let mut errors = String::new();
-    loop {
-        // A stunnel that says it in other words would still pass on nothing.
-        let line = match log.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(line) => line,
-            Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(errors),
-        };
-        if line.contains("connected: new session") {
-            return Ok(());
-        }
-        if let Some(error) = error_in(&line) {
-            errors += &error;
-            errors.push('\n');
-        }
-        if line.contains("Connection closed") || line.contains("Connection reset") {
-            return Err(errors);
+/// What stunnel says from one moment on, for as long as we have patience.
+struct Log {
+    lines: Receiver<String>,
+    end: Instant,
+    /// What was wrong so far, a line each.
+    errors: String,
+}
+
+impl Log {
+    fn new(lines: Receiver<String>) -> Log {
+        Log { lines, end: Instant::now() + PATIENCE, errors: String::new() }
+    }
+
+    fn next(&mut self) -> Result<String, RecvTimeoutError> {
+        let time = self.end.saturating_duration_since(Instant::now());
+        let line = self.lines.recv_timeout(time)?;
+        self.errors.extend(error_in(&line).into_iter().flat_map(|error| [error, "\n".into()]));
+        Ok(line)
+    }
+
+    /// Waits until stunnel has made a connection. False: it can't.
+    fn tells_of_a_connection(&mut self) -> bool {
+        loop {
+            match self.next() {
+                Ok(line) if line.contains("connected: new session") => return true,
+                Ok(line) if line.contains("Connection closed") => return false,
+                Ok(line) if line.contains("Connection reset") => return false,
+                Ok(_) => {}
+                // A stunnel that says it in other words would still pass on
+                // nothing to a server that it does not trust.
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
         }
     }
 }

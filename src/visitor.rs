@@ -36,6 +36,19 @@ pub struct Lobby {
     pub logins: Option<Arc<Logins>>,
 }
 
+impl Lobby {
+    /// Asks the room, and waits for its answer.
+    fn ask(
+        &self,
+        question: impl FnOnce(SyncSender<Result<(), String>>) -> Event,
+    ) -> Result<(), String> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        // Sending fails only when the room has ended.
+        let _ = self.room.send(question(answer));
+        answered.recv().unwrap_or(Err("the room is closed".into()))
+    }
+}
+
 /// Failed logins that end a connection.
 const MAX_FAILURES: u32 = 3;
 
@@ -122,10 +135,7 @@ impl Visitor<'_> {
         door: Door,
         lobby: &'a Lobby,
     ) -> Result<Visitor<'a>, String> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        // Sending fails only when the room has ended.
-        let _ = lobby.room.send(Event::Arrived(id, Arc::clone(stream), door, answer));
-        answered.recv().unwrap_or(Err("the room is closed".into()))?;
+        lobby.ask(|answer| Event::Arrived(id, Arc::clone(stream), door, answer))?;
         Ok(Visitor { id, door, name: None, said: Vec::new(), failures: 0, lobby })
     }
 
@@ -181,9 +191,7 @@ impl Visitor<'_> {
 
     /// Asks the room for a name.
     fn enter(&mut self, name: &str) -> Result<(), String> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        let _ = self.lobby.room.send(Event::Joins(self.id, name.to_string(), answer));
-        answered.recv().unwrap_or(Err("the room is closed".into()))?;
+        self.lobby.ask(|answer| Event::Joins(self.id, name.to_string(), answer))?;
         self.name = Some(name.to_string());
         Ok(())
     }
