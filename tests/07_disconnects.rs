@@ -12,7 +12,7 @@ use lab::message::{
     LEAVE, Message, PING, PONG, WELCOME, error, join, left, message, now, ping, pong, text, welcome,
 };
 use lab::{Chat, Desk, Peer, Program, Rule, Story};
-use lab::{has_ipv6, ignores_interrupts, leaves_late, never_reads, patience, reads_late};
+use lab::{has_ipv6, leaves_late, never_reads, patience, reads_late, ways_to_stop};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -386,18 +386,7 @@ fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
         read: "lessons/07_disconnects.md, \"Run it\"",
         by_hand: "cargo run --example 07_disconnects, then join ann in a second terminal; Ctrl-C in the first one",
     });
-    let mut ways = vec!["/quit"];
-    if cfg!(unix) {
-        ways.push("SIGTERM");
-        if ignores_interrupts() {
-            eprintln!(
-                "not checked: SIGINT, which is ignored here, and in what is started from here"
-            );
-        } else {
-            ways.push("SIGINT");
-        }
-    }
-    for way in ways {
+    for way in ways_to_stop() {
         let server = serve(&story);
         let [ann, bob] = server.admit_all(["ann", "bob"]);
         let nobody = server.visit("nobody");

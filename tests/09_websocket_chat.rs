@@ -16,7 +16,7 @@ use lab::websocket::{
     Socket, TEXT_FRAME, UPGRADE, announced, closing, masked, told_frame, unmasked,
 };
 use lab::{Feed, Next, Program, Rule, Story};
-use lab::{has_ipv6, ignores_interrupts, patience, quote};
+use lab::{has_ipv6, patience, quote, ways_to_stop};
 use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -998,18 +998,7 @@ fn a_server_that_stops_says_goodbye_in_a_message_and_in_a_close_frame() {
         read: "lessons/09_websocket_chat.md, \"Run it\"",
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/; Ctrl-C in the terminal",
     });
-    let mut ways = vec!["/quit"];
-    if cfg!(unix) {
-        ways.push("SIGTERM");
-        if ignores_interrupts() {
-            eprintln!(
-                "not checked: SIGINT, which is ignored here, and in what is started from here"
-            );
-        } else {
-            ways.push("SIGINT");
-        }
-    }
-    for way in ways {
+    for way in ways_to_stop() {
         let server = serve(&story);
         let [ann, bob] = server.lets_in_all(["ann", "bob"]);
         let nobody = server.upgraded("nobody");

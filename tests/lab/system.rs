@@ -103,6 +103,22 @@ pub fn ignores_interrupts() -> bool {
     mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 0b10 != 0)
 }
 
+/// How a server can be asked to stop here.
+pub fn ways_to_stop() -> Vec<&'static str> {
+    let mut ways = vec!["/quit"];
+    if cfg!(unix) {
+        ways.push("SIGTERM");
+        if ignores_interrupts() {
+            eprintln!(
+                "not checked: SIGINT, which is ignored here, and in what is started from here"
+            );
+        } else {
+            ways.push("SIGINT");
+        }
+    }
+    ways
+}
+
 /// Whether this machine has IPv6 on its loopback interface.
 pub fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
