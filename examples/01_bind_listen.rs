@@ -11,7 +11,7 @@
 //! Lesson: lessons/01_bind_listen.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::tcp;
+use socket_chat::net::tcp;
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 

@@ -12,7 +12,7 @@
 //! Lesson: lessons/02_echo_server.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::tcp;
+use socket_chat::net::tcp;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 

@@ -13,7 +13,7 @@
 
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{Found, MAX_CLIENT_LINE_BYTES, clean, read_line};
-use socket_chat::tcp;
+use socket_chat::net::tcp;
 use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 

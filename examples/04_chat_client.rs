@@ -14,7 +14,7 @@
 
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{Found, MAX_CLIENT_LINE_BYTES, clean, read_line};
-use socket_chat::tcp::{self, Connection};
+use socket_chat::net::tcp::{self, Connection};
 use std::io::{self, BufReader};
 use std::net::TcpStream;
 use std::sync::Arc;

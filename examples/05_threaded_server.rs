@@ -13,9 +13,9 @@
 //! Lesson: lessons/05_threaded_server.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::delivery::{self, Crowd, Outgoing};
 use socket_chat::line::{Found, MAX_LINE_BYTES, clean, read_line};
-use socket_chat::tcp;
+use socket_chat::net::send_queue::{self, Crowd, Outgoing};
+use socket_chat::net::tcp;
 use std::collections::BTreeSet;
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
@@ -126,7 +126,7 @@ impl Room {
     fn welcome(&mut self, stream: TcpStream) {
         if self.guests.len() >= self.limit {
             let word = format!("! the room is full: the limit is {}\n", self.limit);
-            delivery::refuse(&stream, word.as_bytes());
+            send_queue::refuse(&stream, word.as_bytes());
             return;
         }
         let id = self.last + 1;
@@ -139,7 +139,7 @@ impl Room {
                 cli::warn(format_args!("no thread for a newcomer: {error}"));
             }
             self.short_of_threads = true;
-            delivery::refuse(&stream, b"! the server is out of threads: try again later\n");
+            send_queue::refuse(&stream, b"! the server is out of threads: try again later\n");
             return;
         }
         self.short_of_threads = false;

@@ -8,15 +8,16 @@
 //! `/quit` leaves. Ctrl-C in terminal 1 closes the room.
 //!
 //! New since 05: names of your own, times, numbers; a format in which every
-//! byte has a meaning (src/message.rs); a client that speaks it (src/client.rs).
+//! byte has a meaning (src/chat/message.rs); a client that speaks it (src/chat/client.rs).
 //! Still missing: why somebody left, and who only seems to be there (07).
 //!
 //! Lesson: lessons/06_message_headers.md
 
+use socket_chat::chat::client;
+use socket_chat::chat::room::{MAX_CLIENTS, MAX_EVENTS, Room, Rules};
+use socket_chat::chat::session::{self, Lobby};
 use socket_chat::cli::{Args, Failure};
-use socket_chat::room::{MAX_CLIENTS, MAX_EVENTS, Room, Rules};
-use socket_chat::visitor::{self, Lobby};
-use socket_chat::{client, tcp};
+use socket_chat::net::tcp;
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
@@ -55,7 +56,7 @@ fn serve(address: &str) -> Result<(), Failure> {
     tcp::announce(&listener)?;
     for id in 1.. {
         let (stream, _) = tcp::accept(&listener);
-        visitor::welcome(id, stream, &lobby);
+        session::welcome(id, stream, &lobby);
     }
     Ok(())
 }

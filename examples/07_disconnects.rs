@@ -14,10 +14,10 @@
 //!
 //! Lesson: lessons/07_disconnects.md
 
+use socket_chat::chat::room::{Ending, MAX_CLIENTS, Rules};
+use socket_chat::chat::server::{Entrance, Server, listening_on};
+use socket_chat::chat::{client, session};
 use socket_chat::cli::{Args, Failure};
-use socket_chat::room::{Ending, MAX_CLIENTS, Rules};
-use socket_chat::server::{Entrance, Server, listening_on};
-use socket_chat::{client, visitor};
 
 const USAGE: &str = "\
 usage: 07_disconnects serve [ADDRESS] [--heartbeat-ms N] [--limit N]
@@ -43,7 +43,7 @@ fn main() -> Result<(), Failure> {
     let address = args.address("127.0.0.1:12345");
     args.finish();
     let rules = Rules { limit, heartbeat: Some(heartbeat), joining: None, reason: Ending::reason };
-    let welcome = visitor::welcome;
+    let welcome = session::welcome;
     let entrance = Entrance { address: &address, welcome, sign: listening_on };
     Server::open(rules, None, &[entrance])?.run()
 }

@@ -7,17 +7,18 @@
 //! it crosses, byte by byte. Ctrl-C in terminal 1 says goodbye to both.
 //!
 //! New since 07: a handshake in HTTP, frames around the same messages, and a
-//! page (src/web.rs, src/websocket.rs, src/browser.rs, src/page.html).
+//! page (all of src/web).
 //! Still missing: anybody can be anybody, and everybody can read along (10).
 //!
 //! Lesson: lessons/09_websocket_chat.md
 
+use socket_chat::chat::room::{Ending, MAX_CLIENTS, Rules};
+use socket_chat::chat::server::{Entrance, Server, listening_on};
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::room::{Ending, MAX_CLIENTS, Rules};
-use socket_chat::server::{Entrance, Server, listening_on};
-use socket_chat::websocket::{self, Incoming, Opcode, Received, Trouble};
-use socket_chat::websocket::{append_frame, close_frame};
-use socket_chat::{browser, tcp, web};
+use socket_chat::net::tcp;
+use socket_chat::web::websocket::{self, Incoming, Opcode, Received, Trouble};
+use socket_chat::web::websocket::{append_frame, close_frame};
+use socket_chat::web::{browser, http};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -71,7 +72,7 @@ fn echo(stream: &Arc<TcpStream>) {
     let Some((input, accept)) = browser::open(stream, true) else { return };
     let mut output = &**stream;
     let mut incoming = Incoming::new(input, MAX_ECHO_BYTES);
-    let mut wire = web::switching(&accept);
+    let mut wire = http::switching(&accept);
     while output.write_all(&wire).is_ok() {
         wire.clear();
         match incoming.receive() {

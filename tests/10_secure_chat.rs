@@ -8,6 +8,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod lab;
+#[allow(dead_code)]
+#[path = "../examples/10_secure_chat/pbkdf2.rs"]
+mod pbkdf2;
 
 use lab::message::{
     CHALLENGE, JOIN, LEAVE, LOGIN, Message, WELCOME, error, join, left, message, now, ping, pong,
@@ -146,7 +149,7 @@ fn adduser_writes_what_proves_a_password_and_not_the_password() {
     add("ann", password, "\r\n");
     let text = fs::read_to_string(&file).unwrap_or_default();
     let (salt, hash) = proof(&story, &text, "ann");
-    if socket_chat::digest::pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
+    if pbkdf2::pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
         explain_hash(&story, password, &salt, &hash);
     }
     story.step("the hash", "is that of PBKDF2 with HMAC-SHA-256, 600000 rounds ok");
@@ -203,8 +206,7 @@ fn explain_hash(story: &Story, password: &str, salt: &[u8], hash: &[u8]) -> ! {
             password.trim().into(),
         ),
     ];
-    let of =
-        |word: &String| socket_chat::digest::pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
+    let of = |word: &String| pbkdf2::pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
     let received = match mistakes.iter().find(|(_, word)| of(word)) {
         Some((mistake, _)) => format!("that of the password {mistake}"),
         None => "another one".into(),

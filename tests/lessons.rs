@@ -112,13 +112,19 @@ fn each_step_has_a_program_a_lesson_and_a_grading_of_ten() {
     for step in STEPS {
         let read =
             |path: String| fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let program = read(format!("examples/{step}.rs"));
+        let program = read(program_file(step));
         assert!(program.contains(&format!("//! Lesson: lessons/{step}.md")), "{step}");
         read(format!("lessons/{step}.md"));
         let grading = read(format!("tests/{step}.rs"));
         assert_eq!(tests_of(&grading).len(), 10, "tests/{step}.rs");
         assert!(!grading.contains("#[ignore"), "tests/{step}.rs");
     }
+}
+
+/// Where a step's program begins: it is a file, or a folder with several.
+fn program_file(step: &str) -> String {
+    let folder = format!("examples/{step}/main.rs");
+    if Path::new(&folder).exists() { folder } else { format!("examples/{step}.rs") }
 }
 
 /// The names of a grading's tests: functions under `#[test]`, or in the list of
@@ -196,13 +202,12 @@ fn cargo_commands_name_programs_and_tests_that_exist() {
     for page in pages() {
         let words: Vec<&str> = page.text.split_whitespace().collect();
         for pair in words.windows(2) {
-            let folder = match pair[0] {
-                "--example" => "examples",
-                "--test" => "tests",
+            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'']);
+            let path = match pair[0] {
+                "--example" => program_file(name),
+                "--test" => format!("tests/{name}.rs"),
                 _ => continue,
             };
-            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'']);
-            let path = format!("{folder}/{name}.rs");
             assert!(Path::new(&path).exists(), "{}: {} {}", page.path.display(), pair[0], pair[1]);
             found += 1;
         }

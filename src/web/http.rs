@@ -1,10 +1,10 @@
 //! The little of HTTP/1.1 that a WebSocket needs: one request, one answer.
 //!
 //! Knows bytes and [`BufRead`], no sockets. Introduced by step 09. The page
-//! that it serves is `src/page.html`.
+//! that it serves is `src/web/page.html`.
 
-use crate::digest::{base64, from_base64, sha1};
 use crate::line::{Found, read_line};
+use crate::web::digest::{base64, from_base64, sha1};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, ErrorKind, Read};
 

@@ -2,15 +2,14 @@
 //! for an answer.
 //!
 //! Introduced by step 06. Each client has a thread that reads from it and
-//! knows it alone. Whatever it brings goes to the [room](crate::room), as
+//! knows it alone. Whatever it brings goes to the [room](crate::chat::room), as
 //! events.
 
+use crate::chat::message::{self, Kind, Message};
+use crate::chat::room::{Door, Ending, Event, error};
 use crate::cli;
-use crate::delivery;
 use crate::line::clean;
-use crate::login::Logins;
-use crate::message::{self, Kind, Message};
-use crate::room::{Door, Ending, Event, error};
+use crate::net::send_queue;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -27,13 +26,17 @@ const STACK_BYTES: usize = 64 * 1024;
 /// Whether standard error says already that no thread is to be had.
 static SHORT_OF_THREADS: AtomicBool = AtomicBool::new(false);
 
+/// Says whether somebody with this name and password may come in, or why not.
+/// It may take its time: the thread that reads from the client waits for it.
+pub type LoginCheck = dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync;
+
 /// What a newcomer needs to get in.
 #[derive(Clone)]
 pub struct Lobby {
     /// The way to the room.
     pub room: SyncSender<Event>,
     /// Who looks at passwords, where that is wanted.
-    pub logins: Option<Arc<Logins>>,
+    pub logins: Option<Arc<LoginCheck>>,
 }
 
 impl Lobby {
@@ -77,7 +80,7 @@ pub fn start(
         if !SHORT_OF_THREADS.load(Ordering::Relaxed) {
             cli::warn(format_args!("no thread for a newcomer: {error}"));
         }
-        delivery::refuse(&stream, sorry);
+        send_queue::refuse(&stream, sorry);
     }
     SHORT_OF_THREADS.store(started.is_err(), Ordering::Relaxed);
 }
@@ -86,7 +89,7 @@ pub fn start(
 fn listen_to(id: u64, stream: &Arc<TcpStream>, lobby: &Lobby) {
     let mut visitor = match Visitor::arrive(id, stream, Door::Tcp, lobby) {
         Ok(visitor) => visitor,
-        Err(why) => return delivery::refuse(stream, &error(&why)),
+        Err(why) => return send_queue::refuse(stream, &error(&why)),
     };
     let mut input = BufReader::with_capacity(READ_BYTES, &**stream);
     let mut buffer = Vec::new();
@@ -181,7 +184,7 @@ impl Visitor<'_> {
     /// that: only this thread does.
     fn log_in(&mut self, name: &str, password: &str) {
         let Some(logins) = &self.lobby.logins else { return };
-        let tried = logins.attempt(name, password.as_bytes());
+        let tried = logins(name, password.as_bytes());
         self.failures += u32::from(tried.is_err());
         let entered = tried.and_then(|()| self.enter(name).map_err(|_| "already here".into()));
         if let Err(why) = entered {

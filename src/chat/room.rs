@@ -5,12 +5,12 @@
 //! As in step 05, one thread owns everything: [`Room::run`]. It gets to know
 //! what happens through a channel of [`Event`]s, one after the other, and it
 //! alone decides. The threads that read know one client each
-//! (see [`visitor`](crate::visitor)).
+//! (see [`visitor`](crate::chat::session)).
 
-use crate::delivery::{Crowd, Frame, Outgoing};
-use crate::members::{Heartbeat, Names};
-use crate::message::{self, Kind, MAX_BODY_BYTES, Message};
-use crate::websocket::{self, Opcode};
+use crate::chat::members::{Heartbeat, Names};
+use crate::chat::message::{self, Kind, MAX_BODY_BYTES, Message};
+use crate::net::send_queue::{Crowd, Frame, Outgoing};
+use crate::web::websocket::{self, Opcode};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Arc;

@@ -3,11 +3,11 @@
 //!
 //! Introduced by step 09.
 
-use crate::message::{HEADER_BYTES, MAX_BODY_BYTES, MAX_SENDER_BYTES, Message};
-use crate::room::{Door, Ending, error};
-use crate::visitor::{self, Lobby, Visitor};
-use crate::web::{self, Refusal, Request, Wanted};
-use crate::websocket::{self, Incoming, Opcode, Received, Trouble};
+use crate::chat::message::{HEADER_BYTES, MAX_BODY_BYTES, MAX_SENDER_BYTES, Message};
+use crate::chat::room::{Door, Ending, error};
+use crate::chat::session::{self, Lobby, Visitor};
+use crate::web::http::{self, Refusal, Request, Wanted};
+use crate::web::websocket::{self, Incoming, Opcode, Received, Trouble};
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -38,7 +38,7 @@ const READ_BYTES: usize = 4096;
 
 /// Starts the thread that reads from a new client; `id` is its number.
 pub fn welcome(id: u64, stream: TcpStream, lobby: &Lobby) {
-    visitor::start(id, stream, lobby, listen_to, &Refusal::BUSY.to_bytes());
+    session::start(id, stream, lobby, listen_to, &Refusal::BUSY.to_bytes());
 }
 
 /// A stream with a time by which a request must have come.
@@ -79,7 +79,7 @@ pub fn open(stream: &Arc<TcpStream>, any: bool) -> Option<(BufReader<Timed<'_>>,
             let _ = stream.set_nodelay(true);
             return Some((input, accept));
         }
-        Ok(Wanted::Page) => close(stream, &web::page()),
+        Ok(Wanted::Page) => close(stream, &http::page()),
         Err(Some(refusal)) => close(stream, &refusal.to_bytes()),
         Err(None) => {}
     }
@@ -121,7 +121,7 @@ fn listen_to(id: u64, stream: &Arc<TcpStream>, lobby: &Lobby) {
     let Ok(mut visitor) = Visitor::arrive(id, stream, Door::WebSocket, lobby) else {
         return close(stream, &Refusal::FULL.to_bytes());
     };
-    visitor.answer(web::switching(&accept));
+    visitor.answer(http::switching(&accept));
     let mut incoming = Incoming::new(input, MAX_MESSAGE_BYTES);
     let (ending, last) = listen(&mut visitor, &mut incoming);
     visitor.leave(ending, last, incoming.get_mut());

@@ -157,7 +157,7 @@ impl<'a> Message<'a> {
     /// - Others are those of reading.
     ///
     /// ```
-    /// use socket_chat::message::{Kind, Message};
+    /// use socket_chat::chat::message::{Kind, Message};
     /// let mut wire: &[u8] = b"CH\x01\x02\0\0\0\x07\0\0\0\0\0\0\0\0\0\x03\0\x02annhi";
     /// let mut buffer = Vec::new();
     /// let message = Message::read(&mut wire, &mut buffer)?.expect("there is one");
@@ -192,7 +192,7 @@ impl<'a> Message<'a> {
     /// next datagram has a beginning of its own.
     ///
     /// ```
-    /// use socket_chat::message::{Kind, Message};
+    /// use socket_chat::chat::message::{Kind, Message};
     /// let ping = Message::from_datagram(b"CH\x01\x05\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\0");
     /// assert_eq!(ping.map(|m| m.kind), Ok(Kind::Ping));
     /// assert!(Message::from_datagram(b"CH").is_err());

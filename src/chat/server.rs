@@ -2,12 +2,11 @@
 //!
 //! Introduced by step 07; used by all that follow.
 
+use crate::chat::room::{Event, MAX_EVENTS, Room, Rules};
+use crate::chat::session::{Lobby, LoginCheck};
 use crate::cli::{self, Failure};
-use crate::login::Logins;
-use crate::room::{Event, MAX_EVENTS, Room, Rules};
+use crate::net::tcp;
 use crate::stop::Stop;
-use crate::tcp;
-use crate::visitor::Lobby;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +41,7 @@ impl Server {
     /// One line: where nothing can listen, and what to try.
     pub fn open(
         rules: Rules,
-        logins: Option<Arc<Logins>>,
+        logins: Option<Arc<LoginCheck>>,
         entrances: &[Entrance],
     ) -> Result<Server, Failure> {
         let stop = Stop::prepare()?;

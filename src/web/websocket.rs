@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455), the server's side: frames on a stream.
 //!
 //! Knows bytes, [`Read`] and nothing of sockets or chat. The handshake before
-//! it is in [`web`](crate::web). Introduced by step 09.
+//! it is in [`web`](crate::web::http). Introduced by step 09.
 //!
 //! ```text
 //!  0                   1                   2                   3

@@ -13,13 +13,14 @@
 //!
 //! Lesson: lessons/08_udp_chat.md
 
+use socket_chat::chat::client;
+use socket_chat::chat::members::{Heartbeat, Names};
+use socket_chat::chat::message::{Kind, MAX_DATAGRAM_BODY_BYTES, Message};
+use socket_chat::chat::room::{Ending, MAX_CLIENTS};
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::clean;
-use socket_chat::members::{Heartbeat, Names};
-use socket_chat::message::{Kind, MAX_DATAGRAM_BODY_BYTES, Message};
-use socket_chat::room::{Ending, MAX_CLIENTS};
+use socket_chat::net::tcp;
 use socket_chat::stop::Stop;
-use socket_chat::{client, tcp};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};

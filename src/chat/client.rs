@@ -3,10 +3,10 @@
 //!
 //! Introduced by step 06. Two threads, as in step 04.
 
+use crate::chat::message::{Kind, Message};
 use crate::cli::{self, Failure};
 use crate::line::{Found, clean, read_line};
-use crate::message::{Kind, Message};
-use crate::tcp::{self, Connection};
+use crate::net::tcp::{self, Connection};
 use std::io::{self, BufReader, ErrorKind};
 use std::sync::Arc;
 use std::thread;
@@ -80,7 +80,8 @@ fn ended(error: &io::Error, inside: bool) -> Failure {
 
 /// Sends what is typed, then says goodbye.
 fn send(connection: &Connection) {
-    let alive = typed(crate::message::MAX_BODY_BYTES, |text| connection.send(&text.to_bytes()));
+    let alive =
+        typed(crate::chat::message::MAX_BODY_BYTES, |text| connection.send(&text.to_bytes()));
     if alive {
         connection.send(&Message::new(Kind::Leave, "", "").to_bytes());
         connection.finish();

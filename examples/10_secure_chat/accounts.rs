@@ -11,9 +11,10 @@
 //! steals the file has to try each one 600,000 digests long. Python's passlib
 //! writes and reads the same form.
 
-use crate::cli::Failure;
-use crate::digest::{self, base64};
-use crate::members;
+use crate::pbkdf2;
+use socket_chat::chat::members;
+use socket_chat::cli::Failure;
+use socket_chat::web::digest::{self, base64};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -123,8 +124,8 @@ impl Accounts {
     pub fn proves(&self, name: &str, password: &[u8]) -> bool {
         let nobody = Secret { rounds: ROUNDS, salt: vec![0; 16], hash: [0; 32] };
         let secret = self.0.get(name).unwrap_or(&nobody);
-        let hash = digest::pbkdf2(password, &secret.salt, secret.rounds);
-        digest::same(&hash, &secret.hash) & self.0.contains_key(name)
+        let hash = pbkdf2::pbkdf2(password, &secret.salt, secret.rounds);
+        pbkdf2::same(&hash, &secret.hash) & self.0.contains_key(name)
     }
 
     /// Writes the file: whole, beside the old one, which it then replaces. Who
@@ -150,7 +151,7 @@ impl Accounts {
 impl Secret {
     fn new(password: &[u8]) -> Secret {
         let salt = random_salt().to_vec();
-        let hash = digest::pbkdf2(password, &salt, ROUNDS);
+        let hash = pbkdf2::pbkdf2(password, &salt, ROUNDS);
         Secret { rounds: ROUNDS, salt, hash }
     }
 

@@ -3,8 +3,8 @@
 //! Knows names and times, no sockets. Introduced by step 06 (names) and step
 //! 07 (the heartbeat).
 
+use crate::chat::message::MAX_SENDER_BYTES;
 use crate::line::is_obeyed;
-use crate::message::MAX_SENDER_BYTES;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 

@@ -6,8 +6,8 @@
 //! of lines in which any mistake opens the door, and none shows in a test.
 
 use crate::accounts::create_for_owner;
-use crate::cli::Failure;
-use crate::tcp::{self, Connection};
+use socket_chat::cli::Failure;
+use socket_chat::net::tcp::{self, Connection};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, SocketAddr};

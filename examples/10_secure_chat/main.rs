@@ -11,22 +11,29 @@
 //! ann and bob are in one room, through two doors. Ctrl-C in terminal 1 closes
 //! it.
 //!
-//! New since 09: accounts (src/accounts.rs), logins that can't be tried
-//! without end (src/login.rs), and TLS by stunnel (src/tls.rs).
+//! New since 09: accounts (accounts.rs), logins that can't be tried without
+//! end (login.rs), and TLS by stunnel (tls.rs).
 //! Still missing: nothing that the course has promised you.
 //!
 //! Lesson: lessons/10_secure_chat.md
 
-use socket_chat::accounts::{Accounts, PASSWORD_BYTES};
+mod accounts;
+mod login;
+mod pbkdf2;
+mod tls;
+
+use crate::accounts::{Accounts, PASSWORD_BYTES};
+use crate::login::Logins;
+use crate::tls::{Certificate, Tunnel};
+use socket_chat::chat::client;
+use socket_chat::chat::message::{Kind, Message};
+use socket_chat::chat::room::{Ending, MAX_CLIENTS, Rules};
+use socket_chat::chat::server::{Entrance, Server, listening_on};
+use socket_chat::chat::session::{self, LoginCheck};
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{Found, read_line};
-use socket_chat::login::Logins;
-use socket_chat::message::{Kind, Message};
-use socket_chat::room::{Ending, MAX_CLIENTS, Rules};
-use socket_chat::server::{Entrance, Server, listening_on};
-use socket_chat::tcp::{self, Connection};
-use socket_chat::tls::{self, Certificate, Tunnel};
-use socket_chat::{browser, client, visitor};
+use socket_chat::net::tcp::{self, Connection};
+use socket_chat::web::browser;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -95,11 +102,14 @@ fn serve(mut args: Args) -> Result<(), Failure> {
     let joining = Some(TIME_TO_LOG_IN);
     let reason = Ending::reason;
     let rules = Rules { limit: MAX_CLIENTS, heartbeat: Some(HEARTBEAT), joining, reason };
+    let logins = Logins::new(file);
+    let logins: Arc<LoginCheck> =
+        Arc::new(move |name: &str, password: &[u8]| logins.attempt(name, password));
     let server = Server::open(
         rules,
-        Some(Arc::new(Logins::new(file))),
+        Some(logins),
         &[
-            Entrance { address: &chat, welcome: visitor::welcome, sign: listening_on },
+            Entrance { address: &chat, welcome: session::welcome, sign: listening_on },
             Entrance { address: &page, welcome: browser::welcome, sign: page_on },
         ],
     )?;

@@ -9,7 +9,7 @@
 //! their coming, a person would stand behind all that an attacker had ready.
 
 use crate::accounts::Accounts;
-use crate::cli;
+use socket_chat::cli;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

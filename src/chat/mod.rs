@@ -1,0 +1,8 @@
+//! The chat of the message steps, 06 to 10.
+
+pub mod client;
+pub mod members;
+pub mod message;
+pub mod room;
+pub mod server;
+pub mod session;

@@ -1,0 +1,4 @@
+//! Connections: opening them, and sending without waiting.
+
+pub mod send_queue;
+pub mod tcp;
