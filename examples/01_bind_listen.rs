@@ -25,7 +25,7 @@ fn main() -> Result<(), Failure> {
     args.finish();
 
     // `bind` asks the system for the port and listens on it, in one call.
-    let listener = TcpListener::bind(&address).map_err(|e| tcp::cannot_listen(&address, &e))?;
+    let listener = TcpListener::bind(&address).map_err(|e| tcp::bind_error(&address, &e))?;
     tcp::announce(&listener)?;
 
     loop {

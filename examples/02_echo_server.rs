@@ -25,7 +25,7 @@ fn main() -> Result<(), Failure> {
     let address = args.address("127.0.0.1:12345");
     args.finish();
 
-    let listener = TcpListener::bind(&address).map_err(|e| tcp::cannot_listen(&address, &e))?;
+    let listener = TcpListener::bind(&address).map_err(|e| tcp::bind_error(&address, &e))?;
     tcp::announce(&listener)?;
 
     loop {

@@ -12,7 +12,7 @@
 //! Lesson: lessons/03_client.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::line::{Found, MAX_CLIENT_LINE_BYTES, clean, read_line};
+use socket_chat::line::{LineRead, MAX_CLIENT_LINE_BYTES, clean, read_line};
 use socket_chat::net::tcp;
 use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
@@ -27,7 +27,7 @@ fn main() -> Result<(), Failure> {
     args.finish();
 
     let stream = TcpStream::connect(&address)
-        .map_err(|e| tcp::cannot_connect(&address, &e, "02_echo_server"))?;
+        .map_err(|e| tcp::connect_error(&address, &e, "02_echo_server"))?;
     talk(&stream)?;
     cli::warn("* the server has closed the connection");
     Ok(())
@@ -41,12 +41,12 @@ fn talk(mut stream: &TcpStream) -> Result<(), Failure> {
     let mut typed = io::stdin().lock();
     let mut line = Vec::new();
 
-    while read_line(&mut typed, MAX_CLIENT_LINE_BYTES, &mut line)? != Found::End {
+    while read_line(&mut typed, MAX_CLIENT_LINE_BYTES, &mut line)? != LineRead::End {
         line.push(b'\n');
         match stream.write_all(&line) {
             // The server has gone, but it may have said something before.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
-            sent => sent.map_err(|e| tcp::lost(&e))?,
+            sent => sent.map_err(|e| tcp::connection_error(&e))?,
         }
         if !print_line(&mut answers, &mut line)? {
             return Ok(());
@@ -61,7 +61,9 @@ fn talk(mut stream: &TcpStream) -> Result<(), Failure> {
 
 /// Waits for a line from the server and prints it; false at the end.
 fn print_line(answers: &mut BufReader<&TcpStream>, line: &mut Vec<u8>) -> Result<bool, Failure> {
-    if read_line(answers, MAX_CLIENT_LINE_BYTES, line).map_err(|e| tcp::lost(&e))? == Found::End {
+    if read_line(answers, MAX_CLIENT_LINE_BYTES, line).map_err(|e| tcp::connection_error(&e))?
+        == LineRead::End
+    {
         return Ok(false);
     }
     // Cleaned, because a terminal obeys some of the bytes that it is sent.

@@ -13,8 +13,9 @@
 //! Lesson: lessons/04_chat_client.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::line::{Found, MAX_CLIENT_LINE_BYTES, clean, read_line};
-use socket_chat::net::tcp::{self, Connection};
+use socket_chat::line::{LineRead, MAX_CLIENT_LINE_BYTES, clean, read_line};
+use socket_chat::net::connection::Connection;
+use socket_chat::net::tcp;
 use std::io::{self, BufReader};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ fn main() -> Result<(), Failure> {
     let typing = Arc::clone(&connection);
     thread::Builder::new().name("typing".into()).spawn(move || send(&typing))?;
     receive(connection.stream())?;
-    connection.ended()
+    connection.report_end()
 }
 
 /// Sends each line of standard input, then closes the sending half.
@@ -45,8 +46,8 @@ fn send(connection: &Connection) {
     let mut line = Vec::new();
     loop {
         match read_line(&mut typed, MAX_CLIENT_LINE_BYTES, &mut line) {
-            Ok(Found::End) => break,
-            Ok(Found::Line | Found::LongLine) => line.push(b'\n'),
+            Ok(LineRead::End) => break,
+            Ok(LineRead::Line | LineRead::TooLong) => line.push(b'\n'),
             Err(e) => {
                 cli::warn(format_args!("cannot read what you type: {e}"));
                 break;
@@ -63,8 +64,9 @@ fn send(connection: &Connection) {
 fn receive(stream: &TcpStream) -> Result<(), Failure> {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
-    while read_line(&mut lines, MAX_CLIENT_LINE_BYTES, &mut line).map_err(|e| tcp::lost(&e))?
-        != Found::End
+    while read_line(&mut lines, MAX_CLIENT_LINE_BYTES, &mut line)
+        .map_err(|e| tcp::connection_error(&e))?
+        != LineRead::End
     {
         // Cleaned again: this server may be careless or hostile.
         cli::print(&clean(&line))?;

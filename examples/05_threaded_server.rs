@@ -4,8 +4,8 @@
 //! Terminal 2:  cargo run --example 04_chat_client
 //! Terminal 3:  cargo run --example 04_chat_client
 //!
-//! Type a line in terminal 2; read it, with the sender's name, in terminal 3.
-//! `nc 127.0.0.1 12345` is a client too. Ctrl-C in terminal 1 closes the room.
+//! Type a line in terminal 2, and read it, with the sender's name, in terminal
+//! 3. `nc 127.0.0.1 12345` is a client too. Ctrl-C in terminal 1 ends the server.
 //!
 //! New since 04: many clients at once, and a room that knows who is here.
 //! Still missing: names of your own, and a polite goodbye (06, 07).
@@ -13,10 +13,11 @@
 //! Lesson: lessons/05_threaded_server.md
 
 use socket_chat::cli::{self, Args, Failure};
-use socket_chat::line::{Found, MAX_LINE_BYTES, clean, read_line};
-use socket_chat::net::send_queue::{self, Crowd, Outgoing};
+use socket_chat::line::{LineRead, MAX_LINE_BYTES, clean, read_line};
+use socket_chat::net::deadline::refuse;
+use socket_chat::net::send_queue::SendQueue;
 use socket_chat::net::tcp;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -28,24 +29,26 @@ usage: 05_threaded_server [ADDRESS] [--limit N]
   ADDRESS    HOST:PORT to listen on, 127.0.0.1:12345 if not given
   --limit N  the most guests at once, 1 to 10000, 10000 if not given";
 
-/// A thread for each guest: 16,000 would be the end of a process on Linux.
+/// Each guest has a thread, and a process on Linux can have some 16,000.
 const MAX_GUESTS: usize = 10_000;
-/// Events that may wait for the room. When it is full readers wait, and TCP
-/// makes their clients wait.
+/// The most events that wait for the room. When so many wait, the readers wait
+/// too, and TCP makes their clients wait.
 const MAX_EVENTS: usize = 1024;
-/// News of this many bytes is told before more is taken in.
-const ROUND_BYTES: usize = 64 * 1024;
-/// What a reader takes from its client at once. 10,000 readers have one each.
-const READ_BYTES: usize = 4096;
-/// A reader's stack. The usual 2 MiB cost page tables even where unused.
+/// A batch of this many bytes is sent before more events are handled.
+const BATCH_BYTES: usize = 64 * 1024;
+/// What a reader takes from its client at once, in bytes. There may be 10,000
+/// readers, and each has a buffer of this size.
+const READ_BUFFER_BYTES: usize = 4096;
+/// The size of a reader's stack. The usual 2 MiB would cost page tables, even
+/// where they are not used.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// What the room gets to know, in the order in which it happened.
+/// What the room learns, in the order in which it happens.
 enum Event {
-    Arrived(TcpStream),
-    /// Whole lines, clean, each with its speaker's name and its LF.
-    Said(u64, Vec<u8>),
-    SaidTooMuch(u64),
+    Connected(TcpStream),
+    /// Whole lines, cleaned, each with its sender's name and a line end.
+    Lines(u64, Vec<u8>),
+    LineTooLong(u64),
     Left(u64),
 }
 
@@ -55,144 +58,135 @@ fn main() -> Result<(), Failure> {
     let address = args.address("127.0.0.1:12345");
     args.finish();
 
-    let listener = TcpListener::bind(&address).map_err(|e| tcp::cannot_listen(&address, &e))?;
+    let listener = TcpListener::bind(&address).map_err(|e| tcp::bind_error(&address, &e))?;
     let (events, inbox) = mpsc::sync_channel(MAX_EVENTS);
-    let room = Room::new(limit, events.clone());
-    // Nobody joins it: the room is open until the process ends.
+    let (guests, batch) = Default::default();
+    let room = Room { limit, guests, batch, last_id: 0, events: events.clone() };
+    // The JoinHandle is dropped: the thread runs until the process exits.
     thread::Builder::new().name("room".into()).spawn(move || room.run(&inbox))?;
     tcp::announce(&listener)?;
 
     loop {
         let (stream, _) = tcp::accept(&listener);
-        if events.send(Event::Arrived(stream)).is_err() {
+        if events.send(Event::Connected(stream)).is_err() {
             return Err(Failure::new("the room's thread has panicked"));
         }
     }
 }
 
-/// Who is here. It belongs to one thread: no lock, and everybody sees
-/// everything in the same order.
+/// Everybody who is here. The room belongs to one thread: no lock is needed,
+/// and everybody sees everything in the same order.
 ///
-/// The room works in rounds. While it tells everybody the news, events queue
-/// up; then it takes them all and tells them with one write for each guest.
-/// The more is said, the more lines share a write.
+/// The room works in rounds. While it sends one batch to everybody, events
+/// queue up. Then it handles them all, and sends what they bring with one write
+/// for each guest: the more is said, the more lines share a write.
 struct Room {
     limit: usize,
-    guests: BTreeSet<u64>,
-    /// How they hear of each other.
-    crowd: Crowd,
-    /// The number of the last name given.
-    last: u64,
+    guests: BTreeMap<u64, SendQueue>,
+    /// The lines that all guests are to get in this round.
+    batch: Vec<u8>,
+    /// The number in the last name that was given.
+    last_id: u64,
     /// For the readers.
     events: SyncSender<Event>,
-    /// Whether standard error says already that no thread is to be had.
-    short_of_threads: bool,
 }
 
 impl Room {
-    fn new(limit: usize, events: SyncSender<Event>) -> Room {
-        let (guests, crowd) = Default::default();
-        Room { limit, guests, crowd, last: 0, events, short_of_threads: false }
-    }
-
     fn run(mut self, inbox: &Receiver<Event>) {
         while let Ok(event) = inbox.recv() {
-            self.take(event);
+            self.handle(event);
             for event in inbox.try_iter().take(MAX_EVENTS) {
-                self.take(event);
-                if self.crowd.news_bytes() >= ROUND_BYTES {
+                self.handle(event);
+                if self.batch.len() >= BATCH_BYTES {
                     break;
                 }
             }
-            self.tell_everybody();
+            self.flush_all();
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Arrived(stream) => self.welcome(stream),
-            // Those who were too slow may still have something to say.
-            Event::Said(id, _) if !self.guests.contains(&id) => {}
-            Event::Said(id, lines) => self.crowd.tell_others(id, &lines),
-            Event::SaidTooMuch(id) => {
+            Event::Connected(stream) => self.admit(stream),
+            Event::Lines(id, lines) => {
+                // A guest that was too slow may still have something to say.
+                let Some(guest) = self.guests.get_mut(&id) else { return };
+                let start = self.batch.len();
+                self.batch.extend_from_slice(&lines);
+                guest.exclude(&self.batch, start);
+            }
+            Event::LineTooLong(id) => {
+                let Some(guest) = self.guests.get_mut(&id) else { return };
                 let answer = format!("! line too long: the limit is {MAX_LINE_BYTES} bytes\n");
-                self.crowd.tell_one(id, answer.as_bytes());
+                guest.push(&self.batch, answer.as_bytes());
             }
             Event::Left(id) => self.remove(id, ""),
         }
     }
 
     /// Gives a newcomer a name and a reader, or says why not.
-    fn welcome(&mut self, stream: TcpStream) {
+    fn admit(&mut self, stream: TcpStream) {
         if self.guests.len() >= self.limit {
-            let word = format!("! the room is full: the limit is {}\n", self.limit);
-            send_queue::refuse(&stream, word.as_bytes());
-            return;
+            let why = format!("! the room is full: the limit is {}\n", self.limit);
+            return refuse(&stream, why.as_bytes());
         }
-        let id = self.last + 1;
+        let id = self.last_id + 1;
         let stream = Arc::new(stream);
         let (reading, events) = (Arc::clone(&stream), self.events.clone());
         let thread = thread::Builder::new().name(format!("guest-{id}")).stack_size(STACK_BYTES);
-        // Nobody joins it: it ends with its guest, and `Left` is its last word.
-        if let Err(error) = thread.spawn(move || listen_to(id, &reading, &events)) {
-            if !self.short_of_threads {
-                cli::warn(format_args!("no thread for a newcomer: {error}"));
-            }
-            self.short_of_threads = true;
-            send_queue::refuse(&stream, b"! the server is out of threads: try again later\n");
-            return;
+        // The JoinHandle is dropped: the thread ends with its guest, after it
+        // has told the room that the guest has left.
+        if let Err(error) = thread.spawn(move || read_loop(id, &reading, &events)) {
+            cli::warn(format_args!("no thread for a newcomer: {error}"));
+            return refuse(&stream, b"! the server is out of threads: try again later\n");
         }
-        self.short_of_threads = false;
-        self.last = id;
-
-        self.guests.insert(id);
-        let here = self.guests.len();
-        self.crowd.tell_all(format!("* guest-{id} joined ({here} here)\n").as_bytes());
-        self.crowd.add(id, Outgoing::new(stream), None);
-        self.crowd.listen(id);
-        self.crowd.tell_one(id, format!("* welcome, guest-{id} ({here} here)\n").as_bytes());
+        self.last_id = id;
+        let here = self.guests.len() + 1;
+        self.batch.extend_from_slice(format!("* guest-{id} joined ({here} here)\n").as_bytes());
+        let mut guest = SendQueue::new(stream);
+        guest.subscribe(&self.batch);
+        guest.push(&self.batch, format!("* welcome, guest-{id} ({here} here)\n").as_bytes());
+        self.guests.insert(id, guest);
     }
 
-    /// Takes a guest out of the room; the others will be told.
+    /// Takes a guest out of the room, and tells the others.
     fn remove(&mut self, id: u64, why: &str) {
-        if !self.guests.remove(&id) {
-            return;
-        }
-        // What is queued for it is still sent.
-        if let Some(outgoing) = self.crowd.remove(id) {
-            outgoing.finish();
-        }
+        let Some(guest) = self.guests.remove(&id) else { return };
+        guest.finish(&self.batch);
         let here = self.guests.len();
-        self.crowd.tell_all(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
+        self.batch.extend_from_slice(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
     }
 
-    /// Tells all guests the news, and who was lost while being told.
-    fn tell_everybody(&mut self) {
+    /// Sends everybody the batch, and removes those who are too slow for it.
+    fn flush_all(&mut self) {
         loop {
-            let lost = self.crowd.deliver();
-            if lost.is_empty() {
+            let batch = &self.batch;
+            let flushed = self.guests.iter_mut().map(|(&id, guest)| (id, guest.flush(batch)));
+            let too_slow: Vec<u64> =
+                flushed.filter(|(_, result)| result.is_err()).map(|(id, _)| id).collect();
+            self.batch.clear();
+            if too_slow.is_empty() {
                 return;
             }
-            for id in lost {
+            for id in too_slow {
                 self.remove(id, "(too slow) ");
             }
         }
     }
 }
 
-/// A guest's reader: turns bytes into whole lines, and lines into events.
-/// Knows this one guest, and ends with it.
-fn listen_to(id: u64, stream: &TcpStream, events: &SyncSender<Event>) {
+/// A guest's reader: it turns bytes into whole lines, and lines into events. It
+/// knows this one guest, and ends with it.
+fn read_loop(id: u64, stream: &TcpStream, events: &SyncSender<Event>) {
     let name = format!("guest-{id}: ");
-    let mut input = BufReader::with_capacity(READ_BYTES, stream);
-    let mut line = Vec::new();
-    let mut lines = Vec::new();
+    let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
+    let (mut line, mut lines) = (Vec::new(), Vec::new());
     // Sending fails only when the room has ended, and the process with it.
     let tell = |event| drop(events.send(event));
     loop {
         // A reset ends a guest like the end of its stream does.
-        let found = read_line(&mut input, MAX_LINE_BYTES, &mut line).unwrap_or(Found::End);
-        if found == Found::Line {
+        let read = read_line(&mut input, MAX_LINE_BYTES, &mut line).unwrap_or(LineRead::End);
+        if read == LineRead::Line {
             let text = clean(&line);
             if !text.is_empty() {
                 lines.extend_from_slice(name.as_bytes());
@@ -205,12 +199,12 @@ fn listen_to(id: u64, stream: &TcpStream, events: &SyncSender<Event>) {
             }
         }
         if !lines.is_empty() {
-            tell(Event::Said(id, std::mem::take(&mut lines)));
+            tell(Event::Lines(id, std::mem::take(&mut lines)));
         }
-        match found {
-            Found::Line => {}
-            Found::LongLine => tell(Event::SaidTooMuch(id)),
-            Found::End => return tell(Event::Left(id)),
+        match read {
+            LineRead::Line => {}
+            LineRead::TooLong => tell(Event::LineTooLong(id)),
+            LineRead::End => return tell(Event::Left(id)),
         }
     }
 }

@@ -1,29 +1,30 @@
-//! 07: how connections end. Goodbyes, resets, silence, and closing the room.
+//! 07: how connections end. Goodbyes, resets, silence, and a server that stops.
 //!
 //! Terminal 1:  cargo run --example 07_disconnects
 //! Terminal 2:  cargo run --example 07_disconnects join ann
 //! Terminal 3:  cargo run --example 07_disconnects join bob
 //!
-//! Type `/quit` in terminal 2: bob reads why ann has left. Close terminal 3's
-//! window instead: that is another reason. Ctrl-C or `/quit` in terminal 1:
-//! everybody gets a goodbye.
+//! Type `/quit` in terminal 2, and bob reads why ann has left. If you close the
+//! window of terminal 3 instead, that is another reason. After Ctrl-C or `/quit`
+//! in terminal 1, everybody gets a goodbye.
 //!
-//! New since 06: the reason for every end; a heartbeat that finds those who
-//! only seem to be there; a polite stop (src/stop.rs).
+//! New since 06: the reason for every end; a heartbeat that finds clients which
+//! only seem to be connected; a polite stop (src/stop.rs).
 //! Still missing: a chat without connections (08), browsers (09), secrets (10).
 //!
 //! Lesson: lessons/07_disconnects.md
 
-use socket_chat::chat::room::{Ending, MAX_CLIENTS, Rules};
-use socket_chat::chat::server::{Entrance, Server, listening_on};
-use socket_chat::chat::{client, session};
+use socket_chat::chat::client;
+use socket_chat::chat::heartbeat;
+use socket_chat::chat::room::{MAX_CLIENTS, Rules};
+use socket_chat::chat::server::{Endpoint, Server};
 use socket_chat::cli::{Args, Failure};
 
 const USAGE: &str = "\
 usage: 07_disconnects serve [ADDRESS] [--heartbeat-ms N] [--limit N]
        07_disconnects join NAME [ADDRESS]
   serve             opens a room; this is also what no argument at all means
-  join              enters it
+  join              joins a room
   NAME              your name there: up to 32 bytes, no spaces, no commas
   ADDRESS           HOST:PORT of the room, 127.0.0.1:12345 if not given
   --heartbeat-ms N  how long a client may be silent before it is asked whether
@@ -32,18 +33,15 @@ usage: 07_disconnects serve [ADDRESS] [--heartbeat-ms N] [--limit N]
 
 fn main() -> Result<(), Failure> {
     let mut args = Args::new(USAGE);
-    if args.role(&["serve", "join"]) == "join" {
-        let name = args.word("NAME");
+    if args.subcommand(&["serve", "join"]) == "join" {
+        let name = args.positional("NAME");
         let address = args.address("127.0.0.1:12345");
         args.finish();
         return client::chat(&name, &address, "07_disconnects serve");
     }
-    let heartbeat = args.heartbeat();
+    let heartbeat = heartbeat::interval_argument(&mut args);
     let limit = args.number("--limit", 1..=MAX_CLIENTS, MAX_CLIENTS);
     let address = args.address("127.0.0.1:12345");
     args.finish();
-    let rules = Rules { limit, heartbeat: Some(heartbeat), joining: None, reason: Ending::reason };
-    let welcome = session::welcome;
-    let entrance = Entrance { address: &address, welcome, sign: listening_on };
-    Server::open(rules, None, &[entrance])?.run()
+    Server::open(Rules { limit, heartbeat }, &[Endpoint::Tcp(address)])?.run()
 }

@@ -12,13 +12,16 @@
 //!
 //! Lesson: lessons/09_websocket_chat.md
 
-use socket_chat::chat::room::{Ending, MAX_CLIENTS, Rules};
-use socket_chat::chat::server::{Entrance, Server, listening_on};
+use socket_chat::chat::heartbeat;
+use socket_chat::chat::room::{MAX_CLIENTS, Rules};
+use socket_chat::chat::server::{Endpoint, Server};
+use socket_chat::chat::web_session::WebEndpoint;
 use socket_chat::cli::{self, Args, Failure};
+use socket_chat::net::deadline::send_last;
 use socket_chat::net::tcp;
+use socket_chat::web::http;
 use socket_chat::web::websocket::{self, Incoming, Opcode, Received, Trouble};
 use socket_chat::web::websocket::{append_frame, close_frame};
-use socket_chat::web::{browser, http};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -38,7 +41,7 @@ const MAX_ECHO_BYTES: usize = 16 * 1024 * 1024;
 
 fn main() -> Result<(), Failure> {
     let mut args = Args::new(USAGE);
-    let heartbeat = args.heartbeat();
+    let heartbeat = heartbeat::interval_argument(&mut args);
     let limit = args.number("--limit", 1..=MAX_CLIENTS, MAX_CLIENTS);
     let echoes = args.flag("--echo");
     let address = args.address("127.0.0.1:8080");
@@ -46,44 +49,44 @@ fn main() -> Result<(), Failure> {
     if echoes {
         return echo_all(&address);
     }
-    let rules = Rules { limit, heartbeat: Some(heartbeat), joining: None, reason: Ending::reason };
-    let welcome = browser::welcome;
-    let entrance = Entrance { address: &address, welcome, sign: listening_on };
-    Server::open(rules, None, &[entrance])?.run()
+    Server::open(Rules { limit, heartbeat }, &[Endpoint::Web(address)])?.run()
 }
 
-/// Sends back what comes, to each client in a thread of its own. Ends as the
-/// system ends a program.
+/// Sends back what comes, to each client in a thread of its own. This mode has
+/// no room and no goodbye: Ctrl-C ends the process.
 fn echo_all(address: &str) -> Result<(), Failure> {
-    let listener = TcpListener::bind(address).map_err(|e| tcp::cannot_listen(address, &e))?;
+    let listener = TcpListener::bind(address).map_err(|e| tcp::bind_error(address, &e))?;
+    let endpoint = Arc::new(WebEndpoint::for_echo());
     tcp::announce(&listener)?;
-    loop {
+    for id in 1.. {
         let (stream, peer) = tcp::accept(&listener);
+        let endpoint = Arc::clone(&endpoint);
         let thread = thread::Builder::new().name(format!("client {peer}"));
-        // Nobody joins it: it ends with its client.
-        if let Err(error) = thread.spawn(move || echo(&Arc::new(stream))) {
+        // The JoinHandle is dropped: the thread ends with its client.
+        if let Err(error) = thread.spawn(move || echo(id, &Arc::new(stream), &endpoint)) {
             cli::warn(format_args!("no thread for {peer}: {error}"));
         }
     }
+    Ok(())
 }
 
-/// Sends every message back as it came. How it ends is told to the client only.
-fn echo(stream: &Arc<TcpStream>) {
-    let Some((input, accept)) = browser::open(stream, true) else { return };
+/// Sends every message back as it came. Only the client learns how it ends.
+fn echo(id: u64, stream: &Arc<TcpStream>, endpoint: &WebEndpoint) {
+    let Some((input, accept)) = endpoint.handshake(id, stream) else { return };
     let mut output = &**stream;
-    let mut incoming = Incoming::new(input, MAX_ECHO_BYTES);
+    let mut frames = Incoming::new(input, MAX_ECHO_BYTES);
     let mut wire = http::switching(&accept);
     while output.write_all(&wire).is_ok() {
         wire.clear();
-        match incoming.receive() {
+        match frames.receive() {
             Ok(Received::Text(text)) => append_frame(Opcode::Text, text, &mut wire),
             Ok(Received::Binary(bytes)) => append_frame(Opcode::Binary, bytes, &mut wire),
             Ok(Received::Ping(payload)) => append_frame(Opcode::Pong, payload, &mut wire),
             Ok(Received::Pong | Received::Part) => {}
             Ok(Received::Close(code)) => {
-                return browser::close(stream, &close_frame(code.unwrap_or(websocket::NORMAL)));
+                return send_last(stream, &close_frame(code.unwrap_or(websocket::NORMAL)));
             }
-            Err(Trouble::Broken(code, _)) => return browser::close(stream, &close_frame(code)),
+            Err(Trouble::Broken(code, _)) => return send_last(stream, &close_frame(code)),
             Err(Trouble::Lost(_)) => return,
         }
     }

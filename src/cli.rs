@@ -1,5 +1,4 @@
-//! What every program says to the person who started it: its arguments, its
-//! output, and errors of one line.
+//! The command line: arguments, output, and errors of one line.
 //!
 //! Introduced by step 01.
 
@@ -8,11 +7,10 @@ use std::io::{self, Write};
 use std::net::SocketAddrV6;
 use std::ops::RangeInclusive;
 use std::process;
-use std::time::Duration;
 
-/// Why a program ends before its time: one line for the person at the terminal.
+/// Why a program fails: one line for the person at the terminal.
 ///
-/// `main` returns it, so the line goes to standard error and the exit status
+/// `main` returns it, so the line goes to standard error, and the exit status
 /// is 1. It says what failed, where, and what to try.
 pub struct Failure(String);
 
@@ -36,12 +34,12 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// The arguments of one run: first its [role](Args::role) if it has several,
-/// then its options are taken out, then its words; then
+/// The arguments of the program. Take the [subcommand](Args::subcommand) first,
+/// if there is one, then the options, then the positional arguments; then
 /// [`finish`](Args::finish) refuses what is left.
 ///
-/// What can't be understood ends the program: one line that names it, then
-/// the usage, on standard error, and exit status 2.
+/// An argument that can't be understood ends the program: one line that names
+/// it, then the usage, on standard error, and exit status 2.
 pub struct Args {
     usage: &'static str,
     left: Vec<String>,
@@ -55,36 +53,38 @@ impl Args {
         let left = std::env::args_os().skip(1);
         let left: Vec<String> = left.map(|a| a.to_string_lossy().into_owned()).collect();
         if left.iter().any(|a| a == "-h" || a == "--help") {
-            // Nobody left to read it is no reason to fail.
+            // That nobody reads the output is no reason to fail.
             let _ = print(usage);
             process::exit(0);
         }
         Args { usage, left }
     }
 
-    /// Takes the first word, which says what the program is to be: one of
-    /// `roles`, and the first of them where there is no argument at all.
-    pub fn role(&mut self, roles: &[&'static str]) -> &'static str {
+    /// Takes the first argument, which must be one of these subcommands. If
+    /// there is no argument at all, it is the first of them.
+    pub fn subcommand(&mut self, subcommands: &[&'static str]) -> &'static str {
         if self.left.is_empty() {
-            return roles[0];
+            return subcommands[0];
         }
         let given = self.left.remove(0);
-        match roles.iter().find(|role| **role == given) {
-            Some(role) => role,
-            None => self
-                .refuse(&format!("\"{given}\" is unknown here: begin with {}", roles.join(" or "))),
+        match subcommands.iter().find(|subcommand| **subcommand == given) {
+            Some(subcommand) => subcommand,
+            None => self.refuse(&format!(
+                "\"{given}\" is unknown here: begin with {}",
+                subcommands.join(" or ")
+            )),
         }
     }
 
-    /// Takes the next word, which is needed: the usage calls it `what`.
-    pub fn word(&mut self, what: &str) -> String {
+    /// Takes the next positional argument, which the usage calls `what`.
+    pub fn positional(&mut self, what: &str) -> String {
         if self.left.first().is_none_or(|word| word.starts_with('-')) {
             self.refuse(&format!("{what} is missing"));
         }
         self.left.remove(0)
     }
 
-    /// Takes out `option` and the argument behind it, which is `what`.
+    /// Takes out `option` and the argument after it, which is `what`.
     pub fn value(&mut self, option: &str, what: &str) -> Option<String> {
         let at = self.left.iter().position(|a| a == option)?;
         self.left.remove(at);
@@ -94,8 +94,8 @@ impl Args {
         Some(self.left.remove(at))
     }
 
-    /// Takes out `option` and the whole number behind it, which must be in
-    /// `range`; `default` where the option is not given.
+    /// Takes out `option` and the whole number after it, which must be in
+    /// `range`; `default` if the option is not given.
     pub fn number(&mut self, option: &str, range: RangeInclusive<usize>, default: usize) -> usize {
         let what = format!("a number from {} to {}", range.start(), range.end());
         let Some(given) = self.value(option, &what) else {
@@ -107,7 +107,7 @@ impl Args {
         }
     }
 
-    /// Takes out `option` and the address behind it; `default` where the
+    /// Takes out `option` and the address after it; `default` if the
     /// option is not given.
     pub fn address_of(&mut self, option: &str, default: &str) -> String {
         let given = self.value(option, "an address, as in 127.0.0.1:8080");
@@ -120,15 +120,8 @@ impl Args {
         at.map(|at| self.left.remove(at)).is_some()
     }
 
-    /// Takes out `--heartbeat-ms`: how long somebody may be silent before it is
-    /// asked whether it is there. 10 s where it is not given.
-    pub fn heartbeat(&mut self) -> Duration {
-        let milliseconds = self.number("--heartbeat-ms", 50..=3_600_000, 10_000);
-        Duration::from_millis(milliseconds as u64)
-    }
-
-    /// Takes the next word for an address, `HOST:PORT`; `default` where there
-    /// is none.
+    /// Takes the next positional argument as an address, `HOST:PORT`; `default`
+    /// if there is none.
     pub fn address(&mut self, default: &str) -> String {
         if self.left.first().is_none_or(|word| word.starts_with('-')) {
             return default.to_string();
@@ -144,7 +137,7 @@ impl Args {
         }
     }
 
-    /// Refuses what nobody has taken.
+    /// Refuses the first argument that was not taken.
     pub fn finish(self) {
         if let Some(unknown) = self.left.first() {
             self.refuse(&format!("unexpected argument \"{unknown}\""));

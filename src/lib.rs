@@ -4,18 +4,20 @@
 //! | --- | --- | --- |
 //! | [`cli`] | arguments, output, errors of one line | 01 |
 //! | [`mod@line`] | a bounded line from a stream; cleaning text | 03, 05 |
+//! | [`system`] | what the standard library can't do | 05, 07 |
 //! | [`stop`] | Ctrl-C, SIGTERM and `/quit` | 07 |
-//! | [`net`] | connections: opening them, and sending without waiting | 01 to 05 |
-//! | [`chat`] | messages, the room, a server and a client | 06, 07 |
-//! | [`web`] | HTTP and WebSocket | 09 |
+//! | [`net`] | connections: opening them, sending without waiting | 01 to 05 |
+//! | [`web`] | HTTP and WebSocket, without the chat | 09 |
+//! | [`chat`] | messages, the room, a server and a client | 06, 07, 09 |
 //!
-//! The programs are in `examples/`, each with a lesson of the same name in
-//! `lessons/`. An idea is written out in full where it is taught: what only
-//! one program needs stands there, and what two need stands here.
+//! A module uses only modules that are above it in this list. The programs are
+//! in `examples/`, each with a lesson of the same name in `lessons/`. What only
+//! one program uses is in that program; what two use is here.
 
 pub mod chat;
 pub mod cli;
 pub mod line;
 pub mod net;
 pub mod stop;
+pub mod system;
 pub mod web;

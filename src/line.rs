@@ -17,12 +17,12 @@ pub const MAX_CLIENT_LINE_BYTES: usize = 64 * 1024;
 
 /// What [`read_line`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum LineRead {
     /// A line within the limit.
     Line,
     /// A line over the limit. Its first bytes were kept, as many as the limit
     /// says; the rest was thrown away up to the line end.
-    LongLine,
+    TooLong,
     /// The end of the stream: there is no further line.
     End,
 }
@@ -40,24 +40,28 @@ pub enum Found {
 /// which is tried again.
 ///
 /// ```
-/// use socket_chat::line::{Found, read_line};
+/// use socket_chat::line::{LineRead, read_line};
 /// let mut input: &[u8] = b"hello\r\nfar too long\nbye";
 /// let mut line = Vec::new();
-/// assert_eq!(read_line(&mut input, 5, &mut line)?, Found::Line);
+/// assert_eq!(read_line(&mut input, 5, &mut line)?, LineRead::Line);
 /// assert_eq!(line, b"hello");
-/// assert_eq!(read_line(&mut input, 5, &mut line)?, Found::LongLine);
+/// assert_eq!(read_line(&mut input, 5, &mut line)?, LineRead::TooLong);
 /// assert_eq!(line, b"far t");
-/// assert_eq!(read_line(&mut input, 5, &mut line)?, Found::Line);
+/// assert_eq!(read_line(&mut input, 5, &mut line)?, LineRead::Line);
 /// assert_eq!(line, b"bye");
-/// assert_eq!(read_line(&mut input, 5, &mut line)?, Found::End);
+/// assert_eq!(read_line(&mut input, 5, &mut line)?, LineRead::End);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn read_line(input: &mut impl BufRead, limit: usize, line: &mut Vec<u8>) -> io::Result<Found> {
+pub fn read_line(
+    input: &mut impl BufRead,
+    limit: usize,
+    line: &mut Vec<u8>,
+) -> io::Result<LineRead> {
     line.clear();
     // Two more bytes than the limit: the line end may be CR LF.
     let most = limit as u64 + 2;
     if input.by_ref().take(most).read_until(b'\n', line)? == 0 {
-        return Ok(Found::End);
+        return Ok(LineRead::End);
     }
     if line.last() == Some(&b'\n') {
         line.pop();
@@ -71,9 +75,9 @@ pub fn read_line(input: &mut impl BufRead, limit: usize, line: &mut Vec<u8>) -> 
     }
     if line.len() > limit {
         line.truncate(limit);
-        return Ok(Found::LongLine);
+        return Ok(LineRead::TooLong);
     }
-    Ok(Found::Line)
+    Ok(LineRead::Line)
 }
 
 /// Makes text of a line that a stranger sent: what is not UTF-8 becomes
@@ -116,12 +120,12 @@ mod tests {
     use super::*;
 
     /// All lines of `input` with a limit of 4 bytes, read `size` bytes at a time.
-    fn lines(input: &[u8], size: usize) -> Vec<(Found, Vec<u8>)> {
+    fn lines(input: &[u8], size: usize) -> Vec<(LineRead, Vec<u8>)> {
         let mut input = io::BufReader::with_capacity(size, input);
         let (mut all, mut line) = (Vec::new(), Vec::new());
         loop {
             match read_line(&mut input, 4, &mut line).expect("a slice can be read") {
-                Found::End => return all,
+                LineRead::End => return all,
                 found => all.push((found, line.clone())),
             }
         }
@@ -129,19 +133,19 @@ mod tests {
 
     #[test]
     fn a_line_is_the_same_however_it_arrives() {
-        use Found::{Line, LongLine};
+        use LineRead::{Line, TooLong};
         let input = b"1234\n1234\r\n12345\n12345\r\n\n\r\n\r\r\n123456789\nab\rc\n1234\r";
-        let expected: [(Found, &[u8]); 10] = [
+        let expected: [(LineRead, &[u8]); 10] = [
             (Line, b"1234"),
             (Line, b"1234"),
-            (LongLine, b"1234"),
-            (LongLine, b"1234"),
+            (TooLong, b"1234"),
+            (TooLong, b"1234"),
             (Line, b""),
             (Line, b""),
             (Line, b"\r"),
-            (LongLine, b"1234"),
+            (TooLong, b"1234"),
             (Line, b"ab\rc"),
-            (LongLine, b"1234"),
+            (TooLong, b"1234"),
         ];
         for size in 1..=input.len() {
             let found = lines(input, size);

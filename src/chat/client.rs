@@ -1,118 +1,142 @@
-//! The client of the message steps: joins, shows what comes, sends what is
+//! The client in a terminal: it joins, shows what comes, and sends what is
 //! typed.
 //!
-//! Introduced by step 06. Two threads, as in step 04.
+//! Introduced by step 06. It has two threads, as in step 04.
 
-use crate::chat::message::{Kind, Message};
+use crate::chat::message::{Kind, MAX_BODY_BYTES, MAX_SENDER_BYTES, Message};
 use crate::cli::{self, Failure};
-use crate::line::{Found, clean, read_line};
-use crate::net::tcp::{self, Connection};
+use crate::line::{LineRead, clean, read_line};
+use crate::net::connection::Connection;
+use crate::net::deadline::is_timeout;
+use crate::net::tcp::connection_error;
 use std::io::{self, BufReader, ErrorKind};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-/// Chats at `address` as `name` until one side leaves. `server` is the example
-/// that should listen there.
+/// How long a server may take to answer a client that wants to join.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Chats at `address` as `name` until one side ends it. The example `server`
+/// should listen there.
 ///
 /// # Errors
 ///
-/// No connection, no entry under that name, or a connection that ended in the
-/// middle of something: one line says which.
+/// One line: the connection or the name was refused, or the connection has
+/// failed.
 pub fn chat(name: &str, address: &str, server: &str) -> Result<(), Failure> {
-    talk(Connection::open(address, server)?, &Message::new(Kind::Join, name, ""))
+    check_sender(name)?;
+    chat_on(Connection::open(address, server)?, &Message::new(Kind::Join, name, ""))
 }
 
-/// The same on a connection that is there already, and with any `hello` that
-/// lets its sender in.
+/// Checks that a name fits into a message. All else is decided by the server.
 ///
 /// # Errors
 ///
-/// No entry, or a connection that ended in the middle of something: one line
-/// says which.
-pub fn talk(connection: Connection, hello: &Message) -> Result<(), Failure> {
+/// The name is too long.
+pub fn check_sender(name: &str) -> Result<(), Failure> {
+    if name.len() > MAX_SENDER_BYTES {
+        let why = format!("a name has at most {MAX_SENDER_BYTES} bytes: choose a shorter one");
+        return Err(Failure::new(why));
+    }
+    Ok(())
+}
+
+/// Chats on a connection that is open already. `request` asks to be let in.
+///
+/// # Errors
+///
+/// One line: the request was refused, or the connection has failed.
+pub fn chat_on(connection: Connection, request: &Message) -> Result<(), Failure> {
     let connection = Arc::new(connection);
-    connection.send(&hello.to_bytes());
+    connection.stream().set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    connection.send(&request.to_bytes());
 
     let mut input = BufReader::new(connection.stream());
     let mut buffer = Vec::new();
-    let mut inside = false;
+    let mut joined = false;
     while let Some(message) =
-        Message::read(&mut input, &mut buffer).map_err(|e| ended(&e, inside))?
+        Message::read(&mut input, &mut buffer).map_err(|e| explain(&e, joined))?
     {
         if message.kind == Kind::Ping {
             connection.send(&Message::pong(&message).to_bytes());
         }
-        if let Some(line) = shown(&message) {
+        if let Some(line) = display(&message) {
             cli::print(&line)?;
         }
         match message.kind {
-            Kind::Error if !inside => {
-                let name = hello.sender;
+            Kind::Error if !joined => {
+                let name = request.sender;
                 return Err(Failure::new(format!("{name} was not let in, for the reason above")));
             }
-            Kind::Welcome if !inside => {
-                inside = true;
-                let typing = Arc::clone(&connection);
-                // Nobody joins it: it may wait for the keyboard.
-                thread::Builder::new().name("typing".into()).spawn(move || send(&typing))?;
+            Kind::Welcome if !joined => {
+                joined = true;
+                connection.stream().set_read_timeout(None)?;
+                let sending = Arc::clone(&connection);
+                // The JoinHandle is dropped: the thread may wait for the
+                // keyboard until the process exits.
+                thread::Builder::new().name("sending".into()).spawn(move || send(&sending))?;
             }
             _ => {}
         }
     }
-    connection.ended()
+    connection.report_end()
 }
 
 /// Why a connection has failed, in words.
-fn ended(error: &io::Error, inside: bool) -> Failure {
+fn explain(error: &io::Error, joined: bool) -> Failure {
     match error.kind() {
         ErrorKind::UnexpectedEof => {
             Failure::new("the connection was lost: it ended inside a message")
         }
-        ErrorKind::InvalidData => {
-            Failure::new(format!("what came is no message, so this is no chat server: {error}"))
-        }
-        _ if !inside => Failure::new(format!(
-            "the connection was lost before you were let in: {error}. Is this the address of a chat server? (A door with TLS, as in step 10, needs --ca FILE)"
+        ErrorKind::InvalidData => Failure::new(format!(
+            "what came is not a message, so this is not a chat server: {error}"
         )),
-        _ => tcp::lost(error),
+        _ if !joined && is_timeout(error) => Failure::new(format!(
+            "the server has not answered for {} s. Is this the address of a chat server?",
+            ANSWER_TIMEOUT.as_secs()
+        )),
+        _ if !joined => Failure::new(format!(
+            "the connection was lost before you were let in: {error}. Is this the address of a chat server?"
+        )),
+        _ => connection_error(error),
     }
 }
 
 /// Sends what is typed, then says goodbye.
 fn send(connection: &Connection) {
-    let alive =
-        typed(crate::chat::message::MAX_BODY_BYTES, |text| connection.send(&text.to_bytes()));
-    if alive {
+    let is_connected = read_texts(MAX_BODY_BYTES, |text| connection.send(&text.to_bytes()));
+    if is_connected {
         connection.send(&Message::new(Kind::Leave, "", "").to_bytes());
         connection.finish();
     }
 }
 
-/// Makes a TEXT message, numbered from 1, of each line of standard input,
-/// until `/quit` or the end. A body over `limit` bytes is refused.
+/// Makes a TEXT message, numbered from 1, of each line of standard input, until
+/// `/quit` or the end. A line of more than `limit` bytes is refused.
 ///
-/// Returns false when `send` did, as it does when nobody listens any more.
-pub fn typed(limit: usize, mut send: impl FnMut(&Message) -> bool) -> bool {
+/// Returns false when `send` does, because the connection is over.
+pub fn read_texts(limit: usize, mut send: impl FnMut(&Message) -> bool) -> bool {
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     let mut sequence = 0;
     loop {
-        let found = match read_line(&mut input, limit, &mut line) {
-            Ok(found) => found,
+        let read = match read_line(&mut input, limit, &mut line) {
+            Ok(read) => read,
             Err(e) => {
                 cli::warn(format_args!("cannot read what you type: {e}"));
-                Found::End
+                LineRead::End
             }
         };
         let body = String::from_utf8_lossy(&line);
-        if found == Found::End || body == "/quit" {
+        if read == LineRead::End || body == "/quit" {
             return true;
         }
-        if found == Found::LongLine || body.len() > limit {
+        if read == LineRead::TooLong || body.len() > limit {
             cli::warn(format_args!("not sent: the line is too long, the limit is {limit} bytes"));
             continue;
         }
-        // Nothing to say, nothing to send.
+        // The server would drop an empty text.
         if body.is_empty() {
             continue;
         }
@@ -123,10 +147,10 @@ pub fn typed(limit: usize, mut send: impl FnMut(&Message) -> bool) -> bool {
     }
 }
 
-/// How a message from a server is shown. None: it is not for people.
+/// The line that shows a message from a server. None: it is not for people.
 ///
-/// Sender and body are cleaned again: this server may be careless or hostile.
-pub fn shown(message: &Message) -> Option<String> {
+/// Sender and body are cleaned again: the server may be careless or hostile.
+pub fn display(message: &Message) -> Option<String> {
     let (sender, body) = (clean(message.sender.as_bytes()), clean(message.body.as_bytes()));
     match message.kind {
         Kind::Text => {
@@ -156,9 +180,9 @@ mod tests {
             sender: "a\u{1b}nn",
             body: "\u{202e}hi",
         };
-        assert_eq!(shown(&text).as_deref(), Some("[22:13:20] ann: hi"));
+        assert_eq!(display(&text).as_deref(), Some("[22:13:20] ann: hi"));
         let leave = Message { kind: Kind::Leave, sender: "", body: "bye", ..text };
-        assert_eq!(shown(&leave).as_deref(), Some("* bye"));
-        assert_eq!(shown(&Message { kind: Kind::Pong, ..text }), None);
+        assert_eq!(display(&leave).as_deref(), Some("* bye"));
+        assert_eq!(display(&Message { kind: Kind::Pong, ..text }), None);
     }
 }

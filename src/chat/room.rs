@@ -1,406 +1,358 @@
-//! The room: who is here, who gets what, and how it ends for each.
+//! The room: who is here, who gets what, and how it ends for each client.
 //!
 //! Introduced by step 06; the heartbeat, the reasons and the stop by step 07.
 //!
-//! As in step 05, one thread owns everything: [`Room::run`]. It gets to know
-//! what happens through a channel of [`Event`]s, one after the other, and it
-//! alone decides. The threads that read know one client each
-//! (see [`visitor`](crate::chat::session)).
+//! As in step 05, one thread owns everything: [`Room::start`] starts it. It
+//! learns what happens through a channel of [`Event`]s, one after the other,
+//! and it alone decides. The threads that read know one client each
+//! (see [`session`](crate::chat::session)).
 
-use crate::chat::members::{Heartbeat, Names};
-use crate::chat::message::{self, Kind, MAX_BODY_BYTES, Message};
-use crate::net::send_queue::{Crowd, Frame, Outgoing};
-use crate::web::websocket::{self, Opcode};
+use crate::chat::heartbeat::{Check, Pulse};
+use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};
+use crate::chat::names::Names;
+use crate::chat::room_handle::{DisconnectReason, Event, RoomHandle};
+use crate::chat::transport::Transport;
+use crate::net::send_queue::SendQueue;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A thread for each client: 16,000 would be the end of a process on Linux.
+/// The most clients at once. Each has a thread, and a process on Linux can have
+/// some 16,000 (see `MAX_WRITERS` in [`send_queue`](crate::net::send_queue)).
 pub const MAX_CLIENTS: usize = 10_000;
 
-/// Events that may wait for the room. When it is full readers wait, and TCP
-/// makes their clients wait.
-pub const MAX_EVENTS: usize = 1024;
+/// The most events that wait for the room. When so many wait, the readers wait
+/// too, and TCP makes their clients wait.
+const MAX_EVENTS: usize = 1024;
 
-/// News of this many bytes is told before more is taken in.
-const ROUND_BYTES: usize = 64 * 1024;
+/// A batch of this many bytes is sent before more events are handled.
+const BATCH_BYTES: usize = 64 * 1024;
 
-/// How long a connection that is over may stay open, so that its client gets
-/// to read the last word. (Closing while it still sends would be a reset.)
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take to join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most connections that may linger: each still has a thread.
-const MAX_LINGERING: usize = 1000;
+/// A client that has not joined keeps its seat for this time even if the room
+/// is full.
+const JOIN_GRACE: Duration = Duration::from_secs(10);
 
-/// When the room stops: how long no reader may have anything to hand over
-/// before all is said; and how long that may take.
-const QUIET: Duration = Duration::from_millis(50);
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// When the room stops: it goes on until no reader has handed over anything
+/// for the first time span, but at most for the second one.
+const QUIET_TIME: Duration = Duration::from_millis(50);
+const MAX_DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// When the room stops: how long all of it may take. Then those who have not
-/// taken the goodbye and closed are cut off.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// When the room stops: how long the clients may take to read the goodbye and
+/// to close.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the room gets to know about the client with that number, in the order
-/// in which it happened.
-pub enum Event {
-    /// It has connected. Nobody hears of it yet. The answer tells its reader
-    /// that there is a seat for it, or why there is none.
-    Arrived(u64, Arc<TcpStream>, Door, SyncSender<Result<(), String>>),
-    /// It asks for a name. The answer tells its reader that it got it, or why
-    /// not.
-    Joins(u64, String, SyncSender<Result<(), String>>),
-    /// It has said something: whole messages, ready to be passed on.
-    Said(u64, Vec<u8>),
-    /// It is alive, and these bytes are for it alone.
-    Answered(u64, Vec<u8>),
-    /// Nothing more will come from it, and these are the last bytes for it.
-    Left(u64, Ending, Vec<u8>),
-    /// Its reader has ended. The last event of each client.
-    Gone(u64),
-    /// The room is to stop.
-    Stop,
-}
-
-/// How it ends for a client.
-#[derive(Clone, Copy)]
-pub enum Ending {
-    /// It has said goodbye.
-    Left,
-    /// Its stream has ended without a goodbye, or was reset.
-    Disconnected,
-    /// It has sent what is no message.
-    ProtocolError,
-    /// It gave no sign of life.
-    TimedOut,
-    /// It did not take what was sent to it.
-    TooSlow,
-}
-
-impl Ending {
-    /// What the others are told.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Ending::Left => "left",
-            Ending::Disconnected => "disconnected",
-            Ending::ProtocolError => "protocol error",
-            Ending::TimedOut => "timed out",
-            Ending::TooSlow => "too slow",
-        }
-    }
-}
-
-/// By which way a client has come in, and how messages are put on its wire.
-#[derive(Clone, Copy)]
-pub enum Door {
-    /// As they are, on a TCP stream.
-    Tcp,
-    /// Each in a binary message of a WebSocket.
-    WebSocket,
-}
-
-impl Door {
-    /// How whole messages are framed, if they are.
-    fn frame(self) -> Option<Frame> {
-        match self {
-            Door::Tcp => None,
-            Door::WebSocket => Some(frame_messages),
-        }
-    }
-
-    /// The bytes of whole messages on its wire.
-    pub fn put(self, messages: &[u8]) -> Vec<u8> {
-        self.frame().map_or_else(|| messages.to_vec(), |frame| frame(messages))
-    }
-
-    /// What asks a client for a sign of life.
-    fn ping(self) -> Vec<u8> {
-        match self {
-            Door::Tcp => Message::new(Kind::Ping, "", "").to_bytes(),
-            Door::WebSocket => websocket::control_frame(Opcode::Ping, b""),
-        }
-    }
-
-    /// What follows the goodbye of a server that stops.
-    fn end(self) -> Vec<u8> {
-        match self {
-            Door::Tcp => Vec::new(),
-            Door::WebSocket => websocket::close_frame(websocket::GOING_AWAY),
-        }
-    }
-}
-
-/// Puts each of these messages into a frame.
-fn frame_messages(mut messages: &[u8]) -> Vec<u8> {
-    let mut wire = Vec::with_capacity(messages.len() + messages.len() / 8);
-    while let Some(length) = message::whole_length(messages) {
-        let (first, rest) = messages.split_at(length);
-        websocket::append_frame(Opcode::Binary, first, &mut wire);
-        messages = rest;
-    }
-    wire
-}
-
-/// What is different from room to room.
+/// How a room from step 07 on treats its clients.
 pub struct Rules {
     /// The most clients at once, joined or not.
     pub limit: usize,
-    /// How long a client may be silent before it is asked whether it lives.
-    pub heartbeat: Option<Duration>,
-    /// How long a client may take to join.
-    pub joining: Option<Duration>,
-    /// What the others are told when one leaves.
-    pub reason: fn(Ending) -> &'static str,
+    /// How long a client may be silent before it is asked for a sign of life.
+    pub heartbeat: Duration,
 }
 
-/// The room itself. It belongs to one thread: no lock, and everybody sees
-/// everything in the same order.
+/// The room itself. It belongs to one thread: no lock is needed, and everybody
+/// sees everything in the same order.
+///
+/// The room works in rounds. While it sends one batch to everybody, events
+/// queue up. Then it handles them all, and sends what they bring with one write
+/// for each client: the more is said, the more messages share a write.
 pub struct Room {
-    rules: Rules,
+    /// None: the room of step 06, which tells no reasons and has no timers.
+    rules: Option<Rules>,
     clients: BTreeMap<u64, Client>,
     names: Names,
-    /// How they hear of each other.
-    crowd: Crowd,
-    /// Those for whom it is over, until their reader has ended, and when their
-    /// time to take the last word is over.
-    leaving: BTreeMap<u64, (Outgoing, Instant)>,
-    heartbeat: Option<Heartbeat<u64>>,
-    /// Those who have not joined, and when their time to do so is over.
-    joining: BTreeMap<u64, Instant>,
-    /// Whether it was told to stop.
+    /// What all members are to get in this round, encoded for each transport
+    /// that has been used.
+    batches: BTreeMap<Transport, Vec<u8>>,
+    /// No later than the first client has to be checked.
+    next_check: Option<Instant>,
+    /// Whether the room was told to stop.
     stopping: bool,
 }
 
+/// A connection that has a seat in the room.
 struct Client {
-    door: Door,
+    transport: Transport,
+    queue: SendQueue,
     /// None: it has not joined.
     name: Option<String>,
+    connected: Instant,
+    pulse: Pulse,
+}
+
+impl Client {
+    /// When it has to be checked at the latest.
+    fn due(&self, heartbeat: Duration) -> Instant {
+        let pulse = self.pulse.due(heartbeat);
+        if self.name.is_some() { pulse } else { pulse.min(self.connected + JOIN_TIMEOUT) }
+    }
+}
+
+impl Default for Room {
+    /// The room of step 06: up to [`MAX_CLIENTS`] clients, which may be silent
+    /// for ever, and leave without a reason.
+    fn default() -> Room {
+        let (clients, names, batches) = Default::default();
+        Room { rules: None, clients, names, batches, next_check: None, stopping: false }
+    }
 }
 
 impl Room {
-    /// Opens an empty room.
-    pub fn new(rules: Rules) -> Room {
-        let heartbeat = rules.heartbeat.map(Heartbeat::new);
-        let (clients, names, crowd, leaving, joining) = Default::default();
-        Room { rules, clients, names, crowd, leaving, heartbeat, joining, stopping: false }
+    /// A room that finds dead clients and tells why somebody has left.
+    pub fn with_rules(rules: Rules) -> Room {
+        Room { rules: Some(rules), ..Room::default() }
     }
 
-    /// Runs the room until it is told to stop, and has stopped.
-    pub fn run(mut self, inbox: &Receiver<Event>) {
+    /// Starts the room's thread, which runs until it is told to stop.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread left.
+    pub fn start(self) -> io::Result<(RoomHandle, JoinHandle<()>)> {
+        let (events, inbox) = mpsc::sync_channel(MAX_EVENTS);
+        let thread = thread::Builder::new().name("room".into()).spawn(move || self.run(&inbox))?;
+        Ok((RoomHandle::new(events), thread))
+    }
+
+    fn run(mut self, inbox: &Receiver<Event>) {
         while !self.stopping {
-            match next(inbox, self.next_due()) {
-                Ok(event) => self.take_all(event, inbox),
+            match receive(inbox, self.next_check) {
+                Ok(event) => self.handle_all(event, inbox),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.look_at_the_clock();
-            self.tell_everybody();
+            self.check_timers();
+            self.flush_all();
         }
         self.stop(inbox);
     }
 
-    /// Takes an event, and those that have queued up behind it. What they
-    /// bring is told with one write for each client.
-    fn take_all(&mut self, event: Event, inbox: &Receiver<Event>) {
-        self.take(event);
+    /// Handles an event, and those that have queued up after it.
+    fn handle_all(&mut self, event: Event, inbox: &Receiver<Event>) {
+        self.handle(event);
         for event in inbox.try_iter().take(MAX_EVENTS) {
-            self.take(event);
-            if self.crowd.news_bytes() >= ROUND_BYTES {
+            self.handle(event);
+            if self.batches.values().any(|batch| batch.len() >= BATCH_BYTES) {
                 break;
             }
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Arrived(id, stream, door, answer) => {
+            Event::Connected { id, stream, transport, answer } => {
                 // If its reader does not wait for the answer, it has ended.
-                let _ = answer.send(self.arrived(id, stream, door));
+                let _ = answer.send(self.admit(id, stream, transport));
             }
-            Event::Joins(id, name, answer) => {
-                let _ = answer.send(self.joins(id, name));
+            Event::JoinRequest { id, name, answer } => {
+                let _ = answer.send(self.join(id, name));
             }
-            // Those for whom it is over may still have something to say.
-            Event::Said(id, messages) if self.is_alive(id) => {
-                self.crowd.tell_others(id, &messages);
+            Event::Texts(id, messages) => {
+                let Some((_, batch)) = self.heard_from(id) else { return };
+                let start = batch.len();
+                self.broadcast(&messages);
+                if let Some((client, batch)) = self.heard_from(id) {
+                    client.queue.exclude(batch, start);
+                }
             }
-            Event::Answered(id, bytes) if self.is_alive(id) => self.crowd.send_one(id, &bytes),
-            Event::Said(..) | Event::Answered(..) => {}
+            Event::Reply(id, bytes) => {
+                if let Some((client, batch)) = self.heard_from(id) {
+                    client.queue.push(batch, &bytes);
+                }
+            }
+            Event::SignOfLife(id) => drop(self.heard_from(id)),
+            Event::Left { id, reason, last_bytes } => self.end(id, reason, &last_bytes),
             Event::Stop => self.stopping = true,
-            Event::Left(id, ending, last) => self.end(id, ending, &last),
-            Event::Gone(id) => {
-                self.leaving.remove(&id);
-            }
         }
+    }
+
+    /// The client with that id, which has just shown that it is alive, and the
+    /// batch for its transport. None: it has ended.
+    fn heard_from(&mut self, id: u64) -> Option<(&mut Client, &[u8])> {
+        let client = self.clients.get_mut(&id)?;
+        client.pulse.touch(Instant::now());
+        let batch = batch_for(&self.batches, client.transport);
+        Some((client, batch))
     }
 
     /// Gives a seat to a newcomer, or says why there is none.
-    fn arrived(&mut self, id: u64, stream: Arc<TcpStream>, door: Door) -> Result<(), String> {
-        if self.clients.len() >= self.rules.limit {
-            return Err(format!("the room is full: the limit is {}", self.rules.limit));
+    fn admit(
+        &mut self,
+        id: u64,
+        stream: Arc<TcpStream>,
+        transport: Transport,
+    ) -> Result<(), String> {
+        let limit = self.rules.as_ref().map_or(MAX_CLIENTS, |rules| rules.limit);
+        if self.clients.len() >= limit && !self.free_a_seat() {
+            return Err(format!("the room is full: the limit is {limit}"));
         }
-        self.clients.insert(id, Client { door, name: None });
-        self.crowd.add(id, Outgoing::new(stream), door.frame());
-        self.is_alive(id);
-        if let Some(time) = self.rules.joining {
-            self.joining.insert(id, Instant::now() + time);
+        let (queue, now) = (SendQueue::new(stream), Instant::now());
+        self.batches.entry(transport).or_default();
+        let client =
+            Client { transport, queue, name: None, connected: now, pulse: Pulse::new(now) };
+        if let Some(rules) = &self.rules {
+            self.next_check.get_or_insert(client.due(rules.heartbeat));
         }
+        self.clients.insert(id, client);
         Ok(())
+    }
+
+    /// Takes the seat of the oldest client that has not joined, if it had time
+    /// to do so.
+    fn free_a_seat(&mut self) -> bool {
+        let mut unjoined = self.clients.iter().filter(|(_, client)| client.name.is_none());
+        let oldest = unjoined.next().map(|(&id, client)| (id, client.connected.elapsed()));
+        let Some((id, time)) = oldest else { return false };
+        let gives_way = self.rules.is_some() && time >= JOIN_GRACE;
+        if gives_way {
+            self.end_unjoined(id, "the room is full, and others want to join");
+        }
+        gives_way
     }
 
     /// Gives a name to a client, and tells the others; or says why not.
-    fn joins(&mut self, id: u64, name: String) -> Result<(), String> {
-        if !self.is_alive(id) {
-            return Err("it is over".into());
+    fn join(&mut self, id: u64, name: String) -> Result<(), String> {
+        if self.heard_from(id).is_none() {
+            return Err("the connection is closed".into());
         }
-        self.names.take(&name)?;
-        self.crowd.tell_all(&Message::new(Kind::Join, &name, "").to_bytes());
+        self.names.reserve(&name)?;
+        self.broadcast(&Message::new(Kind::Join, &name, "").to_bytes());
         let here = self.names.list(&name, MAX_BODY_BYTES);
-        self.crowd.listen(id);
-        self.crowd.tell_one(id, &Message::new(Kind::Welcome, &name, &here).to_bytes());
-        if let Some(client) = self.clients.get_mut(&id) {
+        let welcome = Message::new(Kind::Welcome, &name, &here).to_bytes();
+        if let Some((client, batch)) = self.heard_from(id) {
+            client.queue.subscribe(batch);
+            client.queue.push(batch, &client.transport.encoded(&welcome));
             client.name = Some(name);
         }
-        self.joining.remove(&id);
         Ok(())
     }
 
-    /// Ends it for a client: once, whoever notices first.
-    fn end(&mut self, id: u64, ending: Ending, last: &[u8]) {
-        let Some(client) = self.clients.remove(&id) else { return };
-        self.joining.remove(&id);
-        if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.forget(id);
+    /// Adds messages to the batch of each transport.
+    fn broadcast(&mut self, messages: &[u8]) {
+        for (transport, batch) in &mut self.batches {
+            transport.encode(messages, batch);
         }
-        self.crowd.send_one(id, last);
-        if let Some(outgoing) = self.crowd.remove(id) {
-            // They would not read a last word.
-            if matches!(ending, Ending::TimedOut | Ending::TooSlow) {
-                outgoing.close();
+    }
+
+    /// Ends a client, and tells the others: once, whoever notices it first.
+    fn end(&mut self, id: u64, reason: DisconnectReason, last_bytes: &[u8]) {
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        let batch = batch_for(&self.batches, client.transport);
+        client.queue.push(batch, last_bytes);
+        match reason {
+            // Its reader still waits, and has to wake up.
+            DisconnectReason::TimedOut
+            | DisconnectReason::TooSlow
+            | DisconnectReason::NotJoined => {
+                let _ = client.queue.flush(batch);
+                client.queue.close();
             }
-            self.show_out(id, outgoing);
+            _ => client.queue.finish(batch),
         }
         if let Some(name) = client.name {
             self.names.free(&name);
-            let why = (self.rules.reason)(ending);
-            self.crowd.tell_all(&Message::new(Kind::Leave, &name, why).to_bytes());
+            let why = if self.rules.is_some() { reason.text() } else { "left" };
+            self.broadcast(&Message::new(Kind::Leave, &name, why).to_bytes());
         }
     }
 
-    /// Closes our half of a connection, behind all that waits for the client,
-    /// which then has a moment to close its own.
-    fn show_out(&mut self, id: u64, outgoing: Outgoing) {
-        outgoing.finish();
-        if self.leaving.len() >= MAX_LINGERING {
-            outgoing.close();
-        }
-        self.leaving.insert(id, (outgoing, Instant::now() + LINGER));
+    /// Ends a client that has not joined, and tells it why.
+    fn end_unjoined(&mut self, id: u64, why: &str) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let error = client.transport.encoded(&Message::error(why));
+        self.end(id, DisconnectReason::NotJoined, &error);
     }
 
-    /// Whether that client is here. If so, it has just shown that it lives.
-    fn is_alive(&mut self, id: u64) -> bool {
-        let is_here = self.clients.contains_key(&id);
-        if let Some(heartbeat) = self.heartbeat.as_mut().filter(|_| is_here) {
-            heartbeat.hear(id, Instant::now());
-        }
-        is_here
-    }
-
-    /// Tells all clients the news, and who was lost while being told.
-    fn tell_everybody(&mut self) {
+    /// Sends all clients what is new, and ends those that are too slow for it.
+    fn flush_all(&mut self) {
         loop {
-            let lost = self.crowd.deliver();
-            if lost.is_empty() {
+            let mut too_slow = Vec::new();
+            for (&id, client) in &mut self.clients {
+                let batch = batch_for(&self.batches, client.transport);
+                if client.queue.flush(batch).is_err() {
+                    too_slow.push(id);
+                }
+            }
+            self.batches.values_mut().for_each(Vec::clear);
+            if too_slow.is_empty() {
                 return;
             }
-            for id in lost {
-                self.end(id, Ending::TooSlow, b"");
+            for id in too_slow {
+                self.end(id, DisconnectReason::TooSlow, b"");
             }
         }
     }
 
-    /// When the clock has to be looked at next.
-    fn next_due(&self) -> Option<Instant> {
-        let look = self.heartbeat.as_ref().and_then(Heartbeat::next_look);
-        let leaving = self.leaving.values().map(|(_, due)| *due);
-        // Who came first is due first.
-        let joining = self.joining.first_key_value().map(|(_, due)| *due);
-        leaving.chain(look).chain(joining).min()
-    }
-
-    fn look_at_the_clock(&mut self) {
+    /// Asks silent clients for a sign of life, and ends those whose time is over.
+    fn check_timers(&mut self) {
         let now = Instant::now();
-        for (outgoing, due) in self.leaving.values_mut().filter(|(_, due)| *due <= now) {
-            // What is late for it is in good hands.
-            if !outgoing.is_late() {
-                outgoing.close();
+        let (Some(rules), Some(planned)) = (&self.rules, self.next_check) else { return };
+        let Some(late) = now.checked_duration_since(planned) else { return };
+        let heartbeat = rules.heartbeat;
+        // Nobody who comes or gives a sign of life later is due before this.
+        let mut next_check = now + heartbeat.min(JOIN_TIMEOUT);
+        let (mut expired, mut unjoined) = (Vec::new(), Vec::new());
+        for (&id, client) in &mut self.clients {
+            match client.pulse.check(now, late, heartbeat) {
+                Check::Alive => {}
+                Check::Ping => {
+                    let batch = batch_for(&self.batches, client.transport);
+                    client.queue.push(batch, &client.transport.ping());
+                }
+                Check::Expired => expired.push(id),
             }
-            *due = now + LINGER;
-        }
-        while let Some((&id, _)) = self.joining.first_key_value().filter(|(_, due)| **due <= now) {
-            self.end(id, Ending::TimedOut, b"");
-        }
-        let Some(heartbeat) = &mut self.heartbeat else { return };
-        let silent = heartbeat.look(now);
-        for id in silent.ask {
-            if let Some(client) = self.clients.get(&id) {
-                self.crowd.send_one(id, &client.door.ping());
+            if client.name.is_none() && client.connected + JOIN_TIMEOUT <= now {
+                unjoined.push(id);
             }
+            next_check = next_check.min(client.due(heartbeat));
         }
-        for id in silent.dead {
-            self.end(id, Ending::TimedOut, b"");
+        self.next_check = Some(next_check).filter(|_| !self.clients.is_empty());
+        for id in expired {
+            self.end(id, DisconnectReason::TimedOut, b"");
+        }
+        for id in unjoined {
+            self.end_unjoined(id, "you did not join within 30 seconds");
         }
     }
 
-    /// Says goodbye to all, behind everything that was said before.
+    /// Says goodbye to everybody, after all that was said before.
     fn stop(mut self, inbox: &Receiver<Event>) {
         // What the readers have read already is on its way here.
         let start = Instant::now();
-        let last = start + LAST_WORDS;
-        while let Ok(event) = next(inbox, Some(last.min(Instant::now() + QUIET))) {
-            self.take_all(event, inbox);
-            self.tell_everybody();
+        let end = start + MAX_DRAIN_TIME;
+        while let Ok(event) = receive(inbox, Some(end.min(Instant::now() + QUIET_TIME))) {
+            self.handle_all(event, inbox);
+            self.flush_all();
         }
-
-        let goodbye = Message::new(Kind::Leave, "", "server is shutting down").to_bytes();
-        for (id, client) in std::mem::take(&mut self.clients) {
-            self.crowd.tell_one(id, &goodbye);
-            self.crowd.send_one(id, &client.door.end());
-            if let Some(outgoing) = self.crowd.remove(id) {
-                outgoing.finish();
-                self.leaving.insert(id, (outgoing, start));
-            }
+        for mut client in std::mem::take(&mut self.clients).into_values() {
+            let batch = batch_for(&self.batches, client.transport);
+            client.queue.push(batch, &client.transport.goodbye());
+            client.queue.finish(batch);
         }
-        // From now on nothing is told. The clients close, and their readers end.
-        let mut end = Some(start + FAREWELL);
-        while !self.leaving.is_empty() {
-            match next(inbox, end) {
-                Ok(Event::Gone(id)) => drop(self.leaving.remove(&id)),
-                // What comes now comes too late, and who comes gets no seat.
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    // That wakes the readers of those who did not close.
-                    self.leaving.values().for_each(|(outgoing, _)| outgoing.close());
-                    end = None;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
+        // The clients close, and their readers end. Each reader has a sender of
+        // this channel: when all have ended, it is disconnected. What comes
+        // until then is too late.
+        while receive(inbox, Some(start + SHUTDOWN_TIMEOUT)).is_ok() {}
     }
 }
 
-/// Waits for the next event, or until it is time: then events have to wait.
-fn next(inbox: &Receiver<Event>, due: Option<Instant>) -> Result<Event, RecvTimeoutError> {
-    let Some(due) = due else { return Ok(inbox.recv()?) };
-    match due.saturating_duration_since(Instant::now()) {
+/// What is new for the clients of that transport.
+fn batch_for(batches: &BTreeMap<Transport, Vec<u8>>, transport: Transport) -> &[u8] {
+    batches.get(&transport).map_or(&[], Vec::as_slice)
+}
+
+/// Waits for the next event, but not past `deadline`: after it, events have to
+/// wait.
+fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, RecvTimeoutError> {
+    let Some(deadline) = deadline else { return Ok(inbox.recv()?) };
+    match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(RecvTimeoutError::Timeout),
         time => inbox.recv_timeout(time),
     }
-}
-
-/// An ERROR, for a person.
-pub fn error(why: &str) -> Vec<u8> {
-    Message::new(Kind::Error, "", why).to_bytes()
 }

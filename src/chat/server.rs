@@ -1,109 +1,156 @@
-//! A server with a room: its doors, its stop.
+//! A server with a room: its listeners, and how it closes.
 //!
-//! Introduced by step 07; used by all that follow.
+//! Introduced by step 07, and used by all later steps.
 
-use crate::chat::room::{Event, MAX_EVENTS, Room, Rules};
-use crate::chat::session::{Lobby, LoginCheck};
+use crate::chat::room::{Room, Rules};
+use crate::chat::room_handle::{Event, LoginCheck, RoomHandle};
+use crate::chat::session;
+use crate::chat::web_session::{self, WebEndpoint};
 use crate::cli::{self, Failure};
 use crate::net::tcp;
 use crate::stop::Stop;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-/// One way into the room.
-pub struct Entrance<'a> {
-    /// Where it is.
-    pub address: &'a str,
-    /// What becomes of a newcomer, who gets this number.
-    pub welcome: fn(u64, TcpStream, &Lobby),
-    /// The line that says where it is.
-    pub sign: fn(SocketAddr) -> String,
+/// Where clients can connect, and which transport they use there.
+#[derive(Clone)]
+pub enum Endpoint {
+    /// Messages on TCP, at this address.
+    Tcp(String),
+    /// The page and a WebSocket, at this address.
+    Web(String),
 }
 
-/// A room with open doors.
+/// A room with its listeners.
 pub struct Server {
     stop: Stop,
-    lobby: Lobby,
-    room: JoinHandle<()>,
+    room: RoomHandle,
+    room_thread: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
-    /// Each with the address where it is.
-    doors: Vec<(SocketAddr, JoinHandle<()>)>,
+    /// Each with the address that it listens on.
+    acceptors: Vec<(SocketAddr, JoinHandle<()>)>,
 }
 
 impl Server {
-    /// Opens a room with these entrances, and prints where they are.
+    /// Opens a room, and listens at these endpoints. Prints `listening on` with
+    /// the address of the first one.
     ///
     /// # Errors
     ///
-    /// One line: where nothing can listen, and what to try.
-    pub fn open(
+    /// One line: nothing can listen at an address, and what to try.
+    pub fn open(rules: Rules, endpoints: &[Endpoint]) -> Result<Server, Failure> {
+        Server::start(rules, None, endpoints)
+    }
+
+    /// The same for a room that only clients with a password can join.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Server::open).
+    pub fn open_with_login(
         rules: Rules,
-        logins: Option<Arc<LoginCheck>>,
-        entrances: &[Entrance],
+        login_check: Arc<LoginCheck>,
+        endpoints: &[Endpoint],
+    ) -> Result<Server, Failure> {
+        Server::start(rules, Some(login_check), endpoints)
+    }
+
+    fn start(
+        rules: Rules,
+        login_check: Option<Arc<LoginCheck>>,
+        endpoints: &[Endpoint],
     ) -> Result<Server, Failure> {
         let stop = Stop::prepare()?;
         let mut listeners = Vec::new();
-        for Entrance { address, welcome, sign } in entrances {
-            let listener =
-                TcpListener::bind(address).map_err(|e| tcp::cannot_listen(address, &e))?;
-            listeners.push((listener, *welcome, *sign));
+        for endpoint in endpoints {
+            let (Endpoint::Tcp(address) | Endpoint::Web(address)) = endpoint;
+            let listener = TcpListener::bind(address).map_err(|e| tcp::bind_error(address, &e))?;
+            listeners.push((listener, endpoint.clone()));
         }
-        let (events, inbox) = mpsc::sync_channel(MAX_EVENTS);
-        let lobby = Lobby { room: events, logins };
-        let room = Room::new(rules);
-        let room = thread::Builder::new().name("room".into()).spawn(move || room.run(&inbox))?;
+        let (mut room, room_thread) = Room::with_rules(rules).start()?;
+        room.login_check = login_check;
         let stopping = Arc::new(AtomicBool::new(false));
-        let ids = Arc::new(AtomicU64::new(1));
-        let mut doors = Vec::new();
-        for (listener, welcome, sign) in listeners {
-            let here = listener.local_addr()?;
-            cli::print(&sign(here))?;
-            let (stopping, ids, lobby) = (Arc::clone(&stopping), Arc::clone(&ids), lobby.clone());
-            let door = thread::Builder::new().name("door".into()).spawn(move || {
-                loop {
-                    let (stream, _) = tcp::accept(&listener);
-                    if stopping.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    welcome(ids.fetch_add(1, Ordering::Relaxed), stream, &lobby);
-                }
-            })?;
-            doors.push((here, door));
+        let mut server = Server { stop, room, room_thread, stopping, acceptors: Vec::new() };
+        let next_id = Arc::new(AtomicU64::new(1));
+        for (listener, endpoint) in listeners {
+            if server.acceptors.is_empty() {
+                tcp::announce(&listener)?;
+            }
+            server.accept_on(listener, endpoint, Arc::clone(&next_id))?;
         }
-        Ok(Server { stop, lobby, room, stopping, doors })
+        Ok(server)
     }
 
-    /// Where its doors are.
+    /// Starts the thread that accepts the clients of one listener.
+    fn accept_on(
+        &mut self,
+        listener: TcpListener,
+        endpoint: Endpoint,
+        next_id: Arc<AtomicU64>,
+    ) -> Result<(), Failure> {
+        let address = listener.local_addr()?;
+        let (stopping, room) = (Arc::clone(&self.stopping), self.room.clone());
+        let web = Arc::new(WebEndpoint::default());
+        let thread = thread::Builder::new().name("acceptor".into()).spawn(move || {
+            loop {
+                let (stream, _) = tcp::accept(&listener);
+                if stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                let id = next_id.fetch_add(1, Ordering::Relaxed);
+                match &endpoint {
+                    Endpoint::Tcp(_) => session::spawn(id, stream, &room),
+                    Endpoint::Web(_) => web_session::spawn(id, stream, &room, &web),
+                }
+            }
+        })?;
+        self.acceptors.push((address, thread));
+        Ok(())
+    }
+
+    /// The addresses that it listens on, in the order of the endpoints.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.doors.iter().map(|(here, _)| *here).collect()
+        self.acceptors.iter().map(|(address, _)| *address).collect()
     }
 
     /// Serves until it is asked to stop, and has said goodbye.
     ///
     /// # Errors
     ///
-    /// That of printing, and a thread that has panicked.
+    /// A thread has panicked.
     pub fn run(mut self) -> Result<(), Failure> {
+        self.wait_for_stop();
+        self.close()
+    }
+
+    /// Sleeps until the server is asked to stop.
+    pub fn wait_for_stop(&mut self) {
         self.stop.wait();
-        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Says goodbye to all clients, waits up to 2 s for them to close, and
+    /// prints `bye`.
+    ///
+    /// # Errors
+    ///
+    /// A thread has panicked.
+    pub fn close(self) -> Result<(), Failure> {
         let panicked = || Failure::new("a thread of the server has panicked");
-        self.lobby.room.send(Event::Stop).map_err(|_| panicked())?;
-        // The room ends when all have had their goodbye and all readers are done.
-        self.room.join().map_err(|_| panicked())?;
-        for (here, door) in self.doors {
-            // It waits for a client that may never come: so one comes.
-            if tcp::knock(here).is_ok() {
-                door.join().map_err(|_| panicked())?;
+        self.stopping.store(true, Ordering::Relaxed);
+        self.room.tell(Event::Stop);
+        for (address, thread) in self.acceptors {
+            // It waits for a client that may never come. So one comes.
+            if tcp::wake_acceptor(address).is_ok() {
+                thread.join().map_err(|_| panicked())?;
             }
         }
-        Ok(cli::print("bye")?)
+        // The room waits for all handles to be dropped, and so for all readers.
+        drop(self.room);
+        self.room_thread.join().map_err(|_| panicked())?;
+        // That nobody reads the output is no reason to fail: all is done.
+        let _ = cli::print("bye");
+        Ok(())
     }
-}
-
-/// The first line that a server prints.
-pub fn listening_on(address: SocketAddr) -> String {
-    format!("listening on {address}")
 }

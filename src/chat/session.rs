@@ -1,233 +1,232 @@
-//! One client, as the server sees it: what it may say when, and what it gets
-//! for an answer.
+//! One client's session, as the server sees it: what the client may say when,
+//! and what it gets for an answer.
 //!
-//! Introduced by step 06. Each client has a thread that reads from it and
-//! knows it alone. Whatever it brings goes to the [room](crate::chat::room), as
+//! Introduced by step 06. Each client has a thread that reads from it and knows
+//! it alone. What the client says goes to the [room](crate::chat::room) as
 //! events.
 
-use crate::chat::message::{self, Kind, Message};
-use crate::chat::room::{Door, Ending, Event, error};
+use crate::chat::decode;
+use crate::chat::message::{Kind, Message};
+use crate::chat::room_handle::{DisconnectReason, Event, LoginAttempt, LoginError, RoomHandle};
+use crate::chat::transport::Transport;
 use crate::cli;
 use crate::line::clean;
-use crate::net::send_queue;
-use std::io::{self, BufReader, ErrorKind, Read};
+use crate::net::deadline::{linger, refuse, send_last};
+use std::io::{BufReader, ErrorKind};
 use std::net::TcpStream;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
-/// What a reader takes from its client at once. 10,000 readers have one each.
-const READ_BYTES: usize = 4096;
+/// What a reader takes from its client at once, in bytes. There may be 10,000
+/// readers, and each has a buffer of this size.
+pub const READ_BUFFER_BYTES: usize = 4096;
 
-/// A reader's stack. The usual 2 MiB cost page tables even where unused.
+/// The size of a reader's stack. The usual 2 MiB would cost page tables, even
+/// where they are not used.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Whether standard error says already that no thread is to be had.
-static SHORT_OF_THREADS: AtomicBool = AtomicBool::new(false);
-
-/// Says whether somebody with this name and password may come in, or why not.
-/// It may take its time: the thread that reads from the client waits for it.
-pub type LoginCheck = dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync;
-
-/// What a newcomer needs to get in.
-#[derive(Clone)]
-pub struct Lobby {
-    /// The way to the room.
-    pub room: SyncSender<Event>,
-    /// Who looks at passwords, where that is wanted.
-    pub logins: Option<Arc<LoginCheck>>,
-}
-
-impl Lobby {
-    /// Asks the room, and waits for its answer.
-    fn ask(
-        &self,
-        question: impl FnOnce(SyncSender<Result<(), String>>) -> Event,
-    ) -> Result<(), String> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        // Sending fails only when the room has ended.
-        let _ = self.room.send(question(answer));
-        answered.recv().unwrap_or(Err("the room is closed".into()))
-    }
-}
-
 /// Failed logins that end a connection.
-const MAX_FAILURES: u32 = 3;
+const MAX_LOGIN_FAILURES: u32 = 3;
 
-/// Starts the thread that reads from a new client; `id` is its number.
-///
-/// Nobody joins it: [`Event::Gone`] is its last word, and the room waits for
-/// that. Without a thread the client can't come in, and is told.
-pub fn welcome(id: u64, stream: TcpStream, lobby: &Lobby) {
-    let why = "the server is out of threads: try again later";
-    start(id, stream, lobby, listen_to, &error(why));
+/// Whether standard error says already that there are no more threads.
+static NO_THREADS_REPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Starts the session of a client that has connected by TCP, in a thread of its
+/// own; `id` is a new number for each connection.
+pub fn spawn(id: u64, stream: TcpStream, room: &RoomHandle) {
+    let refusal = Message::error("the server is out of threads: try again later");
+    spawn_reader(id, stream, room, &refusal, read_loop);
 }
 
-/// The same for any kind of reader, and with any word for who can't come in.
-pub fn start(
+/// Starts the thread that reads from a client, for any transport. Without a
+/// thread the client can't come in: then it gets `refusal`.
+///
+/// The JoinHandle is dropped: when the thread ends it drops its [`RoomHandle`],
+/// and the room waits for that.
+pub fn spawn_reader(
     id: u64,
     stream: TcpStream,
-    lobby: &Lobby,
-    reader: fn(u64, &Arc<TcpStream>, &Lobby),
-    sorry: &[u8],
+    room: &RoomHandle,
+    refusal: &[u8],
+    read_loop: impl FnOnce(u64, &Arc<TcpStream>, &RoomHandle) + Send + 'static,
 ) {
     let stream = Arc::new(stream);
-    let (reading, lobby) = (Arc::clone(&stream), lobby.clone());
+    let (reading, room) = (Arc::clone(&stream), room.clone());
     let thread = thread::Builder::new().name(format!("client {id}")).stack_size(STACK_BYTES);
-    let started = thread.spawn(move || reader(id, &reading, &lobby));
+    let started = thread.spawn(move || read_loop(id, &reading, &room));
     if let Err(error) = &started {
-        if !SHORT_OF_THREADS.load(Ordering::Relaxed) {
+        if !NO_THREADS_REPORTED.load(Ordering::Relaxed) {
             cli::warn(format_args!("no thread for a newcomer: {error}"));
         }
-        send_queue::refuse(&stream, sorry);
+        refuse(&stream, refusal);
     }
-    SHORT_OF_THREADS.store(started.is_err(), Ordering::Relaxed);
+    NO_THREADS_REPORTED.store(started.is_err(), Ordering::Relaxed);
 }
 
-/// A client's reader: turns its bytes into messages, and those into events.
-fn listen_to(id: u64, stream: &Arc<TcpStream>, lobby: &Lobby) {
-    let mut visitor = match Visitor::arrive(id, stream, Door::Tcp, lobby) {
-        Ok(visitor) => visitor,
-        Err(why) => return send_queue::refuse(stream, &error(&why)),
+/// Turns the bytes of a TCP client into messages, and those into events.
+fn read_loop(id: u64, stream: &Arc<TcpStream>, room: &RoomHandle) {
+    let mut session = match Session::open(id, stream, Transport::Tcp, room) {
+        Ok(session) => session,
+        Err(why) => return send_last(stream, &Message::error(&why)),
     };
-    let mut input = BufReader::with_capacity(READ_BYTES, &**stream);
+    let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, &**stream);
     let mut buffer = Vec::new();
-    let (ending, last) = loop {
+    let (reason, last_bytes) = loop {
         match Message::read(&mut input, &mut buffer) {
             Ok(Some(message)) => {
-                if visitor.takes_leave(&message) {
-                    break (Ending::Left, Vec::new());
+                if let ControlFlow::Break(reason) = session.receive(&message) {
+                    break (reason, Vec::new());
                 }
             }
             Err(e) if e.kind() == ErrorKind::InvalidData => {
-                break (Ending::ProtocolError, error(&e.to_string()));
+                break (DisconnectReason::ProtocolError, Message::error(&e.to_string()));
             }
-            Ok(None) | Err(_) => break (Ending::Disconnected, Vec::new()),
+            Ok(None) | Err(_) => break (DisconnectReason::Disconnected, Vec::new()),
         }
         // Messages that arrived together go on together.
-        if message::whole_length(input.buffer()).is_none() {
-            visitor.pass_on();
+        if decode::whole_length(input.buffer()).is_none() {
+            session.pass_on();
         }
     };
-    visitor.leave(ending, last, &mut input);
+    session.close(reason, last_bytes);
 }
 
 /// What a reader knows of its client.
-pub struct Visitor<'a> {
+pub struct Session<'a> {
     id: u64,
-    door: Door,
+    stream: &'a TcpStream,
+    transport: Transport,
     /// None: it has not joined.
     name: Option<String>,
-    /// Messages to be passed on.
-    said: Vec<u8>,
-    /// Logins that failed.
-    failures: u32,
-    lobby: &'a Lobby,
+    /// TEXT messages that have not been handed to the room yet.
+    texts: Vec<u8>,
+    login_failures: u32,
+    room: &'a RoomHandle,
 }
 
-impl Visitor<'_> {
+impl<'a> Session<'a> {
     /// Asks the room for a seat.
     ///
     /// # Errors
     ///
     /// Says why there is none. Then the room does not know this client.
-    pub fn arrive<'a>(
+    pub fn open(
         id: u64,
-        stream: &Arc<TcpStream>,
-        door: Door,
-        lobby: &'a Lobby,
-    ) -> Result<Visitor<'a>, String> {
-        lobby.ask(|answer| Event::Arrived(id, Arc::clone(stream), door, answer))?;
-        Ok(Visitor { id, door, name: None, said: Vec::new(), failures: 0, lobby })
+        stream: &'a Arc<TcpStream>,
+        transport: Transport,
+        room: &'a RoomHandle,
+    ) -> Result<Session<'a>, String> {
+        room.ask(|answer| Event::Connected { id, stream: Arc::clone(stream), transport, answer })?;
+        let (name, texts) = Default::default();
+        Ok(Session { id, stream, transport, name, texts, login_failures: 0, room })
     }
 
-    /// Takes one message. True: it was a goodbye, or one failed login too many.
-    pub fn takes_leave(&mut self, message: &Message) -> bool {
+    /// Handles one message. Breaks off when it was the last one.
+    pub fn receive(&mut self, message: &Message) -> ControlFlow<DisconnectReason> {
+        let needs_login = self.room.login_check.is_some();
         match (message.kind, &self.name) {
-            (Kind::Leave, _) => return true,
-            (Kind::Ping, _) => self.tell(&Message::pong(message).to_bytes()),
-            (Kind::Pong | Kind::Error, _) => self.answer(Vec::new()),
-            (Kind::Login, None) if self.lobby.logins.is_some() => {
-                self.log_in(message.sender, message.body);
-                return self.failures >= MAX_FAILURES;
+            (Kind::Leave, _) => return ControlFlow::Break(DisconnectReason::Left),
+            (Kind::Ping, _) => self.reply(&Message::pong(message).to_bytes()),
+            (Kind::Pong | Kind::Error, _) => self.sign_of_life(),
+            (Kind::Login, None) if needs_login => return self.log_in(message),
+            (_, None) if needs_login => self.reply_error("log in first"),
+            (Kind::Join, None) => {
+                if let Err(why) = self.join(message.sender) {
+                    self.reply_error(&why);
+                }
             }
-            (_, None) if self.lobby.logins.is_some() => self.tell(&error("log in first")),
-            (Kind::Join, None) => self.join(message.sender),
-            (_, None) => self.tell(&error("join first")),
-            (Kind::Join, Some(name)) => self.tell(&error(&format!("you are here as {name}"))),
+            (_, None) => self.reply_error("join first"),
+            (Kind::Join, Some(name)) => self.reply_error(&format!("you are here as {name}")),
             (Kind::Text, Some(name)) => {
                 let body = clean(message.body.as_bytes());
-                // Its sender and its time are ours to say, not the client's.
+                // The server says who the sender is and what time it is: the
+                // client might lie.
                 let text = Message::new(Kind::Text, name, &body);
                 if body.is_empty() {
-                    self.answer(Vec::new());
+                    self.sign_of_life();
                 } else {
-                    let text = Message { sequence: message.sequence, ..text };
-                    text.append_to(&mut self.said);
+                    Message { sequence: message.sequence, ..text }.append_to(&mut self.texts);
                 }
             }
             (Kind::Welcome | Kind::Login | Kind::Challenge, Some(_)) => {
-                self.tell(&error(&format!("kind {} is not for clients", message.kind as u8)));
+                self.reply_error(&format!("kind {} is not for clients", message.kind as u8));
             }
         }
-        false
-    }
-
-    fn join(&mut self, name: &str) {
-        if let Err(why) = self.enter(name) {
-            self.tell(&error(&why));
-        }
-    }
-
-    /// Lets a client in that knows its password. The room does not wait for
-    /// that: only this thread does.
-    fn log_in(&mut self, name: &str, password: &str) {
-        let Some(logins) = &self.lobby.logins else { return };
-        let tried = logins(name, password.as_bytes());
-        self.failures += u32::from(tried.is_err());
-        let entered = tried.and_then(|()| self.enter(name).map_err(|_| "already here".into()));
-        if let Err(why) = entered {
-            self.tell(&error(&why));
-        }
+        ControlFlow::Continue(())
     }
 
     /// Asks the room for a name.
-    fn enter(&mut self, name: &str) -> Result<(), String> {
-        self.lobby.ask(|answer| Event::Joins(self.id, name.to_string(), answer))?;
+    fn join(&mut self, name: &str) -> Result<(), String> {
+        let (id, requested) = (self.id, name.to_string());
+        self.room.ask(|answer| Event::JoinRequest { id, name: requested, answer })?;
         self.name = Some(name.to_string());
         Ok(())
     }
 
+    /// Lets the client join under its name if it knows the password. The room
+    /// does not wait for that: only this thread does.
+    fn log_in(&mut self, message: &Message) -> ControlFlow<DisconnectReason> {
+        let Some(check) = &self.room.login_check else { return ControlFlow::Continue(()) };
+        let why = match check(&LoginAttempt {
+            connection: self.id,
+            stream: self.stream,
+            name: message.sender,
+            password: message.body.as_bytes(),
+            failures: self.login_failures,
+        }) {
+            Ok(()) => match self.join(message.sender) {
+                Ok(()) => return ControlFlow::Continue(()),
+                Err(_) => "already here".into(),
+            },
+            Err(LoginError::NotTried(why)) => why,
+            Err(LoginError::Wrong(why)) => {
+                self.login_failures += 1;
+                why
+            }
+        };
+        self.reply_error(&why);
+        if self.login_failures < MAX_LOGIN_FAILURES {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(DisconnectReason::LoginFailed)
+    }
+
     /// Hands over what the client has said so far.
     pub fn pass_on(&mut self) {
-        if !self.said.is_empty() {
-            let said = std::mem::take(&mut self.said);
-            let _ = self.lobby.room.send(Event::Said(self.id, said));
+        if !self.texts.is_empty() {
+            self.room.tell(Event::Texts(self.id, std::mem::take(&mut self.texts)));
         }
     }
 
-    /// Answers the client with bytes as they are, behind all that it has said.
-    /// No bytes at all are a sign of life.
-    pub fn answer(&mut self, bytes: Vec<u8>) {
+    /// Tells the room that something has come that needs no reply.
+    pub fn sign_of_life(&mut self) {
         self.pass_on();
-        let _ = self.lobby.room.send(Event::Answered(self.id, bytes));
+        self.room.tell(Event::SignOfLife(self.id));
     }
 
-    /// Answers the client with a message.
-    fn tell(&mut self, message: &[u8]) {
-        self.answer(self.door.put(message));
+    /// Replies to the client with bytes that are encoded already, after all
+    /// that it has said.
+    pub fn reply_bytes(&mut self, bytes: Vec<u8>) {
+        self.pass_on();
+        self.room.tell(Event::Reply(self.id, bytes));
     }
 
-    /// Hands over the end and the last bytes for the client. Then reads on,
-    /// and throws away, until the client has closed or the room cuts it off.
-    ///
-    /// Bytes that nobody reads would make the end a reset, and the client might
-    /// not get its last word (RFC 2525, section 2.17).
-    pub fn leave(mut self, ending: Ending, last: Vec<u8>, input: &mut impl Read) {
+    /// Replies to the client with a message.
+    fn reply(&mut self, message: &[u8]) {
+        self.reply_bytes(self.transport.encoded(message));
+    }
+
+    fn reply_error(&mut self, why: &str) {
+        self.reply(&Message::error(why));
+    }
+
+    /// Tells the room that the client has left, and what it gets before the
+    /// end. Then waits a moment for the client to close.
+    pub fn close(mut self, reason: DisconnectReason, last_bytes: Vec<u8>) {
         self.pass_on();
-        let _ = self.lobby.room.send(Event::Left(self.id, ending, last));
-        let _ = io::copy(input, &mut io::sink());
-        let _ = self.lobby.room.send(Event::Gone(self.id));
+        self.room.tell(Event::Left { id: self.id, reason, last_bytes });
+        linger(self.stream);
     }
 }

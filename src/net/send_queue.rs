@@ -1,341 +1,261 @@
-//! Outgoing streams: sending to many peers without ever waiting for one.
+//! A queue of bytes for one peer: sending to many peers without ever waiting
+//! for one of them.
 //!
 //! Knows sockets and bytes, no chat. Introduced by step 05.
 //!
-//! Most writes to a socket only copy bytes into the system's buffer and return
-//! at once. But when a peer stops reading, its buffer fills, and the next
-//! write waits until there is room: for ever, if the peer never reads again.
-//! Whoever writes to all peers in turn must not get stuck there.
+//! Sending on a socket only copies bytes into the system's send buffer. While a
+//! peer does not read, its buffer fills up, and an ordinary write then waits
+//! until there is room: for ever, if the peer never reads again. A thread that
+//! writes to all peers in turn must not be stopped by one of them.
 //!
-//! So each [`Outgoing`] writes with a very short timeout. A peer that can't
-//! take all in that time gets a thread of its own, which writes what is late
-//! while everybody else goes on. When it has caught up the thread ends.
+//! So a [`SendQueue`] sends only what fits into the buffer at once. The rest is
+//! that peer's backlog, and a thread of its own writes it while all others go
+//! on. When the backlog is empty, the thread ends.
 //!
-//! And a write costs much the same for one line as for a hundred. So a
-//! [`Crowd`] collects what is new and tells it to each peer with one write.
+//! And a write costs much the same for one line as for a hundred. So whoever
+//! broadcasts collects what is new in a batch, and each queue sends its part of
+//! the batch with one call, [`flush`](SendQueue::flush):
+//!
+//! ```text
+//! batch     | joined | ann's line | bob's line | ...
+//!                                 ^
+//! ann       excluded from her own line: her cursor is after it,
+//!           and what came before it is in her `pending` bytes
+//! ```
 //!
 //! Servers with more clients than threads ask the system which sockets are
 //! ready instead: look up `epoll`, `kqueue` and `IOCP`.
 
 use crate::cli;
-use std::collections::BTreeMap;
+use crate::net::deadline::{is_timeout, linger};
+use crate::system::send_now;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The most that waits for one peer here, in bytes. What the system keeps in
-/// its own buffers comes on top: some megabytes on Linux (`tcp(7)`, `tcp_wmem`).
-pub const MAX_LATE_BYTES: usize = 1024 * 1024;
+/// The largest backlog of one peer, in bytes. What the system keeps in its own
+/// buffers comes on top: some megabytes on Linux (`tcp(7)`, `tcp_wmem`).
+pub const MAX_BACKLOG_BYTES: usize = 1024 * 1024;
 
-/// How long a write may hold up all the others. The system rounds it up to
-/// its clock tick, 1 to 10 ms.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// A peer that has left and then takes nothing for this time loses the rest.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a peer that has left may take nothing of what is late for it.
-const LAST_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The most peers that can have a thread of their own at once. A thread takes
-/// four memory mappings, Linux has 65,530 of them (`vm.max_map_count`) and
-/// 10,000 readers take most: past the last one the whole process would die.
+/// The most threads that write backlogs at once, in the whole process. A thread
+/// takes four memory mappings. Linux has 65,530 of them (`vm.max_map_count`),
+/// and 10,000 readers take most: without any left, the process would abort.
 const MAX_WRITERS: usize = 1000;
 
-/// The most bytes that a late peer's thread writes at once.
-const PIECE_BYTES: usize = 64 * 1024;
+/// The most bytes that a writer thread writes at once.
+const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Threads that write what is late, in the whole process.
+/// The number of threads that write backlogs now.
 static WRITERS: AtomicUsize = AtomicUsize::new(0);
 
-/// The sending side of one connection. Its reading side may be used by another
-/// thread at the same time: a socket is one, `&TcpStream` reads and writes.
-pub struct Outgoing {
+/// The sending side of one connection. Another thread may read from the same
+/// stream meanwhile: `&TcpStream` both reads and writes.
+pub struct SendQueue {
     stream: Arc<TcpStream>,
-    late: Arc<Mutex<Late>>,
+    /// Where in the batch the bytes begin that this peer has yet to get.
+    /// None: it is not subscribed.
+    cursor: Option<usize>,
+    /// What it gets before them.
+    pending: Vec<u8>,
+    backlog: Arc<Mutex<Backlog>>,
 }
 
-/// What a peer has not taken yet.
+/// What did not fit into the system's send buffer.
 #[derive(Default)]
-struct Late {
-    /// Not yet in the hands of a writer.
+struct Backlog {
+    /// What the writer thread has not fetched yet.
     bytes: Vec<u8>,
-    /// All that waits: `bytes`, and what the writer holds.
-    waiting: usize,
-    /// Whether a thread is writing.
+    /// How many bytes it has fetched and not written yet.
+    fetched: usize,
     has_writer: bool,
-    /// Whether nothing more is to come, and the sending half can be closed.
-    finishing: bool,
+    /// Whether nothing more will come, so that the sending half is to be closed.
+    is_last: bool,
 }
 
-/// The peer has let more than [`MAX_LATE_BYTES`] pile up. It was disconnected.
+/// The peer's backlog would be over [`MAX_BACKLOG_BYTES`]. Its connection has
+/// been closed.
 #[derive(Debug)]
 pub struct TooSlow;
 
-impl Outgoing {
-    /// Takes over the sending side of `stream`, and makes small writes leave
-    /// at once (`TCP_NODELAY`: otherwise a line may wait some 40 ms for the
+impl SendQueue {
+    /// Takes over the sending side of `stream`, and makes small writes leave at
+    /// once (`TCP_NODELAY`: otherwise a line may wait some 40 ms for the
     /// acknowledgement of the one before; RFC 896, and RFC 9293 section 3.7.4).
-    pub fn new(stream: Arc<TcpStream>) -> Outgoing {
+    pub fn new(stream: Arc<TcpStream>) -> SendQueue {
         // They fail only for a connection that is gone. Its reader finds out.
         let _ = stream.set_nodelay(true);
-        let _ = stream.set_write_timeout(Some(PATIENCE));
-        Outgoing { stream, late: Arc::default() }
+        let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        SendQueue { stream, cursor: None, pending: Vec::new(), backlog: Arc::default() }
     }
 
-    /// Sends `bytes`, now or as soon as the peer takes them, in order.
+    /// From here on, the peer gets what is added to the batch.
+    pub fn subscribe(&mut self, batch: &[u8]) {
+        self.cursor = Some(batch.len());
+    }
+
+    /// Queues bytes for this peer alone, after what is in the batch so far.
+    pub fn push(&mut self, batch: &[u8], bytes: &[u8]) {
+        self.catch_up(batch, batch.len());
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// Excludes the peer from the end of the batch, from `start` on: these are
+    /// its own lines.
+    pub fn exclude(&mut self, batch: &[u8], start: usize) {
+        self.catch_up(batch, start);
+        self.cursor = self.cursor.and(Some(batch.len()));
+    }
+
+    /// Moves the peer's part of the batch, up to `end`, to its pending bytes.
+    fn catch_up(&mut self, batch: &[u8], end: usize) {
+        if let Some(cursor) = self.cursor {
+            self.pending.extend_from_slice(&batch[cursor..end]);
+            self.cursor = Some(end);
+        }
+    }
+
+    /// Sends all that is queued, as far as it fits into the system's buffer.
+    /// The rest is sent as soon as the peer takes it. Never waits.
     ///
-    /// A peer that is gone swallows them silently: its reader finds out.
+    /// Afterwards the batch has to be emptied, for all peers together.
+    ///
+    /// A peer that is gone swallows its bytes silently: its reader finds out.
     ///
     /// # Errors
     ///
-    /// [`TooSlow`] when more than [`MAX_LATE_BYTES`] wait for this peer. The
-    /// connection has been shut down then.
-    pub fn send(&self, mut bytes: &[u8]) -> Result<(), TooSlow> {
-        let mut late = lock(&self.late);
-        if late.waiting == 0 && !bytes.is_empty() {
-            bytes = write_now(&self.stream, bytes);
+    /// [`TooSlow`] if the backlog would be over [`MAX_BACKLOG_BYTES`].
+    pub fn flush(&mut self, batch: &[u8]) -> Result<(), TooSlow> {
+        let unsent = self.cursor.map_or(&[][..], |cursor| &batch[cursor..]);
+        self.cursor = self.cursor.and(Some(0));
+        if self.pending.is_empty() {
+            return self.send(unsent);
         }
+        let mut bytes = std::mem::take(&mut self.pending);
+        bytes.extend_from_slice(unsent);
+        self.send(&bytes)
+    }
+
+    fn send(&self, mut bytes: &[u8]) -> Result<(), TooSlow> {
         if bytes.is_empty() {
             return Ok(());
         }
-        if late.waiting + bytes.len() > MAX_LATE_BYTES {
+        let mut backlog = lock(&self.backlog);
+        if backlog.is_empty() {
+            bytes = &bytes[send_now(&self.stream, bytes).unwrap_or(bytes.len())..];
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+        if backlog.len() + bytes.len() > MAX_BACKLOG_BYTES {
             self.close();
             return Err(TooSlow);
         }
-        late.bytes.extend_from_slice(bytes);
-        late.waiting += bytes.len();
-        if !late.has_writer {
-            // Without a thread they wait, and the next send tries again.
-            late.has_writer = self.start_writer();
-        }
+        backlog.bytes.extend_from_slice(bytes);
+        self.ensure_writer(&mut backlog);
         Ok(())
     }
 
-    /// Closes the sending half when all is sent. There will be no more.
+    /// Closes the sending half when everything queued has been sent.
     ///
-    /// A peer that takes nothing of what is late for 5 s does not get the rest.
-    pub fn finish(&self) {
-        let mut late = lock(&self.late);
-        late.finishing = true;
-        if late.waiting > 0 && !late.has_writer {
-            late.has_writer = self.start_writer();
+    /// A peer that takes nothing for 5 s meanwhile does not get the rest.
+    pub fn finish(mut self, batch: &[u8]) {
+        if self.flush(batch).is_err() {
+            return;
         }
-        if !late.has_writer {
+        let mut backlog = lock(&self.backlog);
+        backlog.is_last = true;
+        if backlog.is_empty() {
             let _ = self.stream.shutdown(Shutdown::Write);
+        } else {
+            self.ensure_writer(&mut backlog);
         }
     }
 
-    /// Whether something waits here that the peer has not taken.
-    pub fn is_late(&self) -> bool {
-        lock(&self.late).waiting > 0
-    }
-
-    /// Ends the connection at once, in both directions: whoever reads from it
-    /// or writes to it in another thread wakes up.
+    /// Closes the connection at once, in both directions. A thread that reads
+    /// from it or writes to it wakes up.
     pub fn close(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Starts a thread that writes what is late. Nobody joins it: it ends by
-    /// itself when all is written, or when the connection fails.
-    fn start_writer(&self) -> bool {
-        if WRITERS.fetch_add(1, Ordering::Relaxed) >= MAX_WRITERS {
-            WRITERS.fetch_sub(1, Ordering::Relaxed);
-            return false;
+    /// Starts the thread that writes the backlog, if there is none. When there
+    /// are no more threads, the backlog has to wait for the next flush.
+    ///
+    /// The JoinHandle is dropped: the thread ends when the backlog is written,
+    /// or when the connection fails.
+    fn ensure_writer(&self, backlog: &mut Backlog) {
+        if backlog.has_writer {
+            return;
         }
-        let (stream, late) = (Arc::clone(&self.stream), Arc::clone(&self.late));
-        let thread = thread::Builder::new().name("late".into()).stack_size(64 * 1024);
-        let started = thread.spawn(move || {
-            write_late(&stream, &late);
-            WRITERS.fetch_sub(1, Ordering::Relaxed);
+        let is_free = WRITERS.fetch_add(1, Ordering::Relaxed) < MAX_WRITERS;
+        let (stream, shared) = (Arc::clone(&self.stream), Arc::clone(&self.backlog));
+        let writer = thread::Builder::new().name("backlog".into()).stack_size(64 * 1024);
+        let started = is_free.then(|| {
+            writer.spawn(move || {
+                write_backlog(&stream, &shared);
+                WRITERS.fetch_sub(1, Ordering::Relaxed);
+            })
         });
-        if let Err(error) = &started {
+        backlog.has_writer = matches!(started, Some(Ok(_)));
+        if !backlog.has_writer {
             WRITERS.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(Err(error)) = started {
             cli::warn(format_args!("no thread for a slow client, it has to wait: {error}"));
         }
-        started.is_ok()
     }
 }
 
-/// Many peers that hear the same news, in the same order, each less its own
-/// words. For whoever wants to tell everybody, without a system call for each
-/// line and each peer.
-///
-/// What is told waits until [`deliver`](Crowd::deliver): then each peer gets
-/// all that is new to it with one write.
-#[derive(Default)]
-pub struct Crowd {
-    peers: BTreeMap<u64, Peer>,
-    /// What is new since the last delivery.
-    news: Vec<u8>,
-    /// Peers that did not take what was sent, and have been disconnected.
-    lost: Vec<u64>,
-}
-
-/// How the news is put on a peer's wire, where not as it is.
-pub type Frame = fn(&[u8]) -> Vec<u8>;
-
-struct Peer {
-    outgoing: Outgoing,
-    frame: Option<Frame>,
-    /// How much of the news it has, or is not to get. None: it does not listen.
-    told: Option<usize>,
-    /// Where its own words are in the news. It does not get those.
-    own: Vec<Range<usize>>,
-}
-
-impl Crowd {
-    /// Adds a peer under a new number. It hears only what it is told alone,
-    /// until it [listens](Crowd::listen). If words have to be framed for it,
-    /// then as for all others who need that.
-    pub fn add(&mut self, id: u64, outgoing: Outgoing, frame: Option<Frame>) {
-        self.peers.insert(id, Peer { outgoing, frame, told: None, own: Vec::new() });
+impl Backlog {
+    fn len(&self) -> usize {
+        self.bytes.len() + self.fetched
     }
 
-    /// From here on, this peer hears the news.
-    pub fn listen(&mut self, id: u64) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.told = Some(self.news.len());
-        }
-    }
-
-    /// Takes out a peer, with all that it was told before sent, or waiting.
-    pub fn remove(&mut self, id: u64) -> Option<Outgoing> {
-        self.send_one(id, b"");
-        self.peers.remove(&id).map(|peer| peer.outgoing)
-    }
-
-    /// Tells all who listen.
-    pub fn tell_all(&mut self, words: &[u8]) {
-        self.news.extend_from_slice(words);
-    }
-
-    /// Tells all who listen, but for one: these are its own words.
-    pub fn tell_others(&mut self, id: u64, words: &[u8]) {
-        let start = self.news.len();
-        self.news.extend_from_slice(words);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.own.push(start..self.news.len());
-        }
-    }
-
-    /// Tells one peer, behind all that it was told before.
-    pub fn tell_one(&mut self, id: u64, words: &[u8]) {
-        match self.peers.get(&id).and_then(|peer| peer.frame) {
-            Some(frame) => self.send_one(id, &frame(words)),
-            None => self.send_one(id, words),
-        }
-    }
-
-    /// The same for bytes that are framed already, or need no frame.
-    pub fn send_one(&mut self, id: u64, bytes: &[u8]) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let mut text = peer.untold(&self.news);
-        text.extend_from_slice(bytes);
-        if peer.outgoing.send(&text).is_err() {
-            self.lost.push(id);
-        }
-    }
-
-    /// How many bytes of news wait for delivery.
-    pub fn news_bytes(&self) -> usize {
-        self.news.len()
-    }
-
-    /// Sends the news to all who listen. Returns who was lost since the last
-    /// time: they were too slow and are disconnected, but not yet removed.
-    pub fn deliver(&mut self) -> Vec<u64> {
-        if !self.news.is_empty() {
-            let mut framed = None;
-            for (&id, peer) in &mut self.peers {
-                let sent = if peer.told == Some(0) && peer.own.is_empty() {
-                    peer.outgoing.send(match peer.frame {
-                        Some(frame) => framed.get_or_insert_with(|| frame(&self.news)),
-                        None => &self.news,
-                    })
-                } else {
-                    let text = peer.untold(&self.news);
-                    peer.outgoing.send(&text)
-                };
-                peer.told = peer.told.and(Some(0));
-                if sent.is_err() {
-                    self.lost.push(id);
-                }
-            }
-            self.news.clear();
-        }
-        std::mem::take(&mut self.lost)
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
-impl Peer {
-    /// What is new to this peer: the news behind `told`, less its own words.
-    fn untold(&mut self, news: &[u8]) -> Vec<u8> {
-        let mut text = Vec::new();
-        let Some(mut told) = self.told else { return text };
-        for own in self.own.drain(..) {
-            text.extend_from_slice(&news[told..own.start]);
-            told = own.end;
-        }
-        text.extend_from_slice(&news[told..]);
-        self.told = Some(news.len());
-        match self.frame {
-            Some(frame) if !text.is_empty() => frame(&text),
-            _ => text,
-        }
-    }
-}
-
-/// Writes what the peer takes within [`PATIENCE`], and returns the rest.
-fn write_now<'a>(mut stream: &TcpStream, bytes: &'a [u8]) -> &'a [u8] {
-    // After a timeout Windows does not say how much was taken ("the socket
-    // state is indeterminate", SO_SNDTIMEO). There the writer does it all.
-    if cfg!(windows) {
-        return bytes;
-    }
-    match stream.write(bytes) {
-        Ok(taken) => &bytes[taken..],
-        Err(e) if is_timeout(e.kind()) || e.kind() == ErrorKind::Interrupted => bytes,
-        Err(_) => &[],
-    }
-}
-
-/// Writes what is late until nothing is, or until there is no hope.
-fn write_late(stream: &Arc<TcpStream>, late: &Arc<Mutex<Late>>) {
-    let _ = stream.set_write_timeout(Some(LAST_PATIENCE));
+/// Writes a backlog until it is empty, or until the connection fails.
+fn write_backlog(stream: &TcpStream, shared: &Mutex<Backlog>) {
     loop {
-        let mut queue = lock(late);
-        if queue.bytes.is_empty() {
-            let _ = stream.set_write_timeout(Some(PATIENCE));
-            queue.has_writer = false;
-            if queue.finishing {
+        let mut backlog = lock(shared);
+        let bytes = std::mem::take(&mut backlog.bytes);
+        backlog.fetched = bytes.len();
+        backlog.has_writer = !bytes.is_empty();
+        let is_last = backlog.is_last;
+        drop(backlog);
+        if bytes.is_empty() {
+            if is_last {
                 let _ = stream.shutdown(Shutdown::Write);
+                linger(stream);
             }
             return;
         }
-        let bytes = std::mem::take(&mut queue.bytes);
-        drop(queue);
-        if !write_pieces(stream, late, &bytes) {
-            // The peer is gone. What comes for it now is swallowed.
+        if !write_all(stream, shared, &bytes) {
+            // The peer is gone. What is queued for it now is swallowed.
             let _ = stream.shutdown(Shutdown::Both);
-            *lock(late) = Late::default();
+            *lock(shared) = Backlog::default();
             return;
         }
     }
 }
 
-/// Writes `bytes` and counts them off; false when the peer is gone.
-fn write_pieces(mut stream: &TcpStream, late: &Arc<Mutex<Late>>, mut bytes: &[u8]) -> bool {
+/// Writes `bytes` and counts them off. False: the peer is gone.
+fn write_all(mut stream: &TcpStream, shared: &Mutex<Backlog>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
-        match stream.write(&bytes[..bytes.len().min(PIECE_BYTES)]) {
-            Ok(taken) => {
-                bytes = &bytes[taken..];
-                lock(late).waiting -= taken;
+        match stream.write(&bytes[..bytes.len().min(CHUNK_BYTES)]) {
+            Ok(count) => {
+                bytes = &bytes[count..];
+                lock(shared).fetched = bytes.len();
             }
-            // Slow is allowed to those who are here, not to those who leave.
-            Err(e) if is_timeout(e.kind()) && !lock(late).finishing => {}
+            // A peer that is here may be slow. One that has left may not.
+            Err(e) if is_timeout(&e) && !lock(shared).is_last => {}
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
@@ -343,31 +263,7 @@ fn write_pieces(mut stream: &TcpStream, late: &Arc<Mutex<Late>>, mut bytes: &[u8
     true
 }
 
-/// A timed-out write is `WouldBlock` on Unix and `TimedOut` on Windows.
-fn is_timeout(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-/// Locks, also after a panic elsewhere: each change here is complete at once.
-fn lock(late: &Mutex<Late>) -> MutexGuard<'_, Late> {
-    late.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says a last word to a client that can't come in, and closes.
-///
-/// Never waits. What the client has sent meanwhile is read and thrown away,
-/// or closing would reset the connection, and the reset could overtake the
-/// word (RFC 2525, section 2.17).
-pub fn refuse(stream: &TcpStream, word: &[u8]) {
-    let mut stream = stream;
-    let _ = stream.set_nonblocking(true);
-    let _ = stream.write_all(word);
-    let _ = stream.shutdown(Shutdown::Write);
-    // Bounded: a client that sends without end gets its reset after all.
-    let mut unread = [0; 4096];
-    for _ in 0..16 {
-        if !matches!(std::io::Read::read(&mut stream, &mut unread), Ok(1..)) {
-            break;
-        }
-    }
+/// Locks, also after a panic elsewhere: each change is complete under its lock.
+fn lock(backlog: &Mutex<Backlog>) -> MutexGuard<'_, Backlog> {
+    backlog.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,22 +1,20 @@
-//! The first moments of a TCP connection: listening, accepting, connecting,
-//! each with an error that says what to try.
+//! Opening connections: listening, accepting, connecting, each with an error
+//! that says what to try.
 //!
-//! Introduced by step 01 (a server), step 03 (a client) and step 04 (a client
-//! with two threads).
+//! Introduced by step 01 (a server) and step 03 (a client).
 
 use crate::cli::{self, Failure};
-use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// How long [`accept`] waits after an error. Short enough that a newcomer
-/// hardly notices, long enough that a server out of descriptors does not spin.
+/// How long [`accept`] waits after an error: short enough that a newcomer
+/// hardly notices, long enough that a server without descriptors uses no CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Says why nothing can listen on `address`, and what to try.
-pub fn cannot_listen(address: &str, error: &io::Error) -> Failure {
+pub fn bind_error(address: &str, error: &io::Error) -> Failure {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let port = &address[host.len()..];
     let who = if cfg!(windows) {
@@ -42,7 +40,7 @@ pub fn cannot_listen(address: &str, error: &io::Error) -> Failure {
 
 /// Says why `address` can't be reached, and what to try: starting `server`,
 /// the name of an example.
-pub fn cannot_connect(address: &str, error: &io::Error, server: &str) -> Failure {
+pub fn connect_error(address: &str, error: &io::Error, server: &str) -> Failure {
     let start = format!("cargo run --example {server} {address}");
     Failure::new(match error.kind() {
         ErrorKind::ConnectionRefused => format!(
@@ -54,14 +52,14 @@ pub fn cannot_connect(address: &str, error: &io::Error, server: &str) -> Failure
     })
 }
 
-/// Finds an address for somebody else to listen on: this one, with a free port
-/// where it has port 0.
+/// Finds an address that another program can listen on: this one, with a free
+/// port in place of port 0.
 ///
 /// # Errors
 ///
-/// Nobody can listen there: what to try.
-pub fn unused(address: &str) -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind(address).map_err(|e| cannot_listen(address, &e))?;
+/// Nothing can listen there. The error says what to try.
+pub fn free_address(address: &str) -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind(address).map_err(|e| bind_error(address, &e))?;
     Ok(listener.local_addr()?)
 }
 
@@ -70,7 +68,7 @@ pub fn unused(address: &str) -> Result<SocketAddr, Failure> {
 ///
 /// # Errors
 ///
-/// Those of asking the system and of printing.
+/// The system does not tell the address, or standard output can't be written.
 pub fn announce(listener: &TcpListener) -> Result<(), Failure> {
     let line = format!("listening on {}", listener.local_addr()?);
     Ok(cli::print(&line)?)
@@ -78,20 +76,20 @@ pub fn announce(listener: &TcpListener) -> Result<(), Failure> {
 
 /// Waits for the next client, however long it takes.
 ///
-/// An error here is one client's trouble (it was gone before it was accepted,
-/// `accept(2)`) or the system's (no descriptor is free): it is told once and
-/// never ends the server. The pause matters in the second case: that client
-/// still waits in the backlog, and trying again at once would only spin.
+/// An error here concerns one client (it was gone before it was accepted,
+/// `accept(2)`) or the system (no descriptor is free). It is reported once and
+/// never ends the server. The pause matters in the second case: that client is
+/// still in the backlog, and trying again at once would be a busy loop.
 pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    let mut told = false;
+    let mut reported = false;
     loop {
         match listener.accept() {
             Ok(client) => return client,
             Err(error) => {
-                if !told {
+                if !reported {
                     cli::warn(format_args!("cannot accept a client: {error}"));
                 }
-                told = true;
+                reported = true;
                 thread::sleep(ACCEPT_PAUSE);
             }
         }
@@ -102,13 +100,13 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 ///
 /// # Errors
 ///
-/// Those of connecting: then it may go on waiting.
-pub fn knock(address: SocketAddr) -> io::Result<()> {
+/// The connection fails. Then the thread may go on waiting.
+pub fn wake_acceptor(address: SocketAddr) -> io::Result<()> {
     TcpStream::connect_timeout(&reachable(address), Duration::from_millis(500)).map(drop)
 }
 
-/// Where a listener is reached from this machine. "All addresses" (`0.0.0.0`
-/// and `[::]`) are good to listen on, but no place to send to.
+/// The address at which a listener is reached from this machine. A server can
+/// listen on "all addresses" (`0.0.0.0` or `[::]`), but nobody can send there.
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -119,65 +117,6 @@ pub fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Says that a connection has failed while it was in use.
-pub fn lost(error: &io::Error) -> Failure {
+pub fn connection_error(error: &io::Error) -> Failure {
     Failure::new(format!("the connection was lost: {error}"))
-}
-
-/// A client's connection, for two threads: one socket, and `&TcpStream` reads
-/// and writes.
-pub struct Connection {
-    stream: TcpStream,
-    /// How the last write went. Locked while one is under way.
-    sent: Mutex<io::Result<()>>,
-}
-
-impl Connection {
-    /// Connects to `address`, where `server`, an example, should listen.
-    ///
-    /// # Errors
-    ///
-    /// One line that says what to try.
-    pub fn open(address: &str, server: &str) -> Result<Connection, Failure> {
-        let stream =
-            TcpStream::connect(address).map_err(|e| cannot_connect(address, &e, server))?;
-        // Each line leaves at once, even while the one before is on its way.
-        stream.set_nodelay(true)?;
-        Ok(Connection { stream, sent: Mutex::new(Ok(())) })
-    }
-
-    /// The stream, to read from.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    /// Sends all of `bytes`. False when the connection is over: the thread
-    /// that reads says how.
-    pub fn send(&self, bytes: &[u8]) -> bool {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        *sent = (&self.stream).write_all(bytes);
-        sent.is_ok()
-    }
-
-    /// Closes the sending half: there will be no more from here.
-    pub fn finish(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
-    }
-
-    /// Says how the connection has ended, once its stream has.
-    ///
-    /// # Errors
-    ///
-    /// It was reset. That is told to one thread only, and it may have been the
-    /// one that sends.
-    pub fn ended(&self) -> Result<(), Failure> {
-        // This ends a write that still waits, and with it the lock.
-        let _ = self.stream.shutdown(Shutdown::Both);
-        match &*self.sent.lock().unwrap_or_else(PoisonError::into_inner) {
-            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(lost(e)),
-            _ => {
-                cli::warn("* the server has closed the connection");
-                Ok(())
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! Knows bytes and [`BufRead`], no sockets. Introduced by step 09. The page
 //! that it serves is `src/web/page.html`.
 
-use crate::line::{Found, read_line};
+use crate::line::{LineRead, read_line};
 use crate::web::digest::{base64, from_base64, sha1};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -84,7 +84,7 @@ impl Request {
         let mut next = || -> Result<String, Option<Refusal>> {
             let found = read_line(&mut head, MAX_HEAD_BYTES, &mut line).map_err(|e| lost(&e))?;
             // All lines of a head end with LF. Without one it was cut.
-            if found != Found::Line || head.limit() == 0 {
+            if found != LineRead::Line || head.limit() == 0 {
                 let long = "431 Request Header Fields Too Large";
                 let too_long = refusal(long, "a request's head has at most 8 KiB");
                 return Err((head.limit() == 0).then_some(too_long));

@@ -1,0 +1,59 @@
+//! Transports: how messages are put on the wire of a client.
+//!
+//! The room speaks in messages. What is different from one kind of connection
+//! to the other is here, so that the room need not know it. Introduced by step
+//! 06 (TCP) and step 09 (WebSocket).
+
+use crate::chat::decode;
+use crate::chat::message::{Kind, Message};
+use crate::web::websocket::{self, Opcode};
+
+/// The kind of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// Messages follow each other on a TCP stream, with nothing between them.
+    Tcp,
+    /// Each message is one binary message of a WebSocket (RFC 6455).
+    WebSocket,
+}
+
+impl Transport {
+    /// Appends whole messages to `wire`, as this transport encodes them.
+    pub fn encode(self, mut messages: &[u8], wire: &mut Vec<u8>) {
+        match self {
+            Transport::Tcp => wire.extend_from_slice(messages),
+            Transport::WebSocket => {
+                while let Some(length) = decode::whole_length(messages) {
+                    let (first, rest) = messages.split_at(length);
+                    websocket::append_frame(Opcode::Binary, first, wire);
+                    messages = rest;
+                }
+            }
+        }
+    }
+
+    /// The bytes of whole messages, as this transport encodes them.
+    pub fn encoded(self, messages: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        self.encode(messages, &mut wire);
+        wire
+    }
+
+    /// What asks a client for a sign of life.
+    pub fn ping(self) -> Vec<u8> {
+        match self {
+            Transport::Tcp => Message::new(Kind::Ping, "", "").to_bytes(),
+            Transport::WebSocket => websocket::control_frame(Opcode::Ping, b""),
+        }
+    }
+
+    /// What tells a client that the server is shutting down.
+    pub fn goodbye(self) -> Vec<u8> {
+        let leave = Message::new(Kind::Leave, "", "server is shutting down").to_bytes();
+        let mut wire = self.encoded(&leave);
+        if self == Transport::WebSocket {
+            wire.extend(websocket::close_frame(websocket::GOING_AWAY));
+        }
+        wire
+    }
+}
