@@ -15,7 +15,7 @@
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{LineRead, MAX_LINE_BYTES, clean, read_line};
 use socket_chat::net::deadline::refuse;
-use socket_chat::net::send_queue::SendQueue;
+use socket_chat::net::send_queue::{Batch, SendQueue};
 use socket_chat::net::tcp;
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -84,7 +84,7 @@ struct Room {
     limit: usize,
     guests: BTreeMap<u64, SendQueue>,
     /// The lines that all guests are to get in this round.
-    batch: Vec<u8>,
+    batch: Batch,
     /// The number in the last name that was given.
     last_id: u64,
     /// For the readers.
@@ -112,7 +112,7 @@ impl Room {
                 // A guest that was too slow may still have something to say.
                 let Some(guest) = self.guests.get_mut(&id) else { return };
                 let start = self.batch.len();
-                self.batch.extend_from_slice(&lines);
+                self.batch.bytes_mut().extend_from_slice(&lines);
                 guest.exclude(&self.batch, start);
             }
             Event::LineTooLong(id) => {
@@ -142,7 +142,9 @@ impl Room {
         }
         self.last_id = id;
         let here = self.guests.len() + 1;
-        self.batch.extend_from_slice(format!("* guest-{id} joined ({here} here)\n").as_bytes());
+        self.batch
+            .bytes_mut()
+            .extend_from_slice(format!("* guest-{id} joined ({here} here)\n").as_bytes());
         let mut guest = SendQueue::new(stream);
         guest.subscribe(&self.batch);
         guest.push(&self.batch, format!("* welcome, guest-{id} ({here} here)\n").as_bytes());
@@ -154,7 +156,9 @@ impl Room {
         let Some(guest) = self.guests.remove(&id) else { return };
         guest.finish(&self.batch);
         let here = self.guests.len();
-        self.batch.extend_from_slice(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
+        self.batch
+            .bytes_mut()
+            .extend_from_slice(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
     }
 
     /// Sends everybody the batch, and removes those who are too slow for it.

@@ -12,7 +12,7 @@ use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};
 use crate::chat::names::Names;
 use crate::chat::room_handle::{DisconnectReason, Event, RoomHandle};
 use crate::chat::transport::Transport;
-use crate::net::send_queue::SendQueue;
+use crate::net::send_queue::{Batch, SendQueue};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpStream;
@@ -68,8 +68,8 @@ pub struct Room {
     clients: BTreeMap<u64, Client>,
     names: Names,
     /// What all members are to get in this round, encoded for each transport
-    /// that has been used.
-    batches: BTreeMap<Transport, Vec<u8>>,
+    /// that has been used: [`admit`](Room::admit) adds one for each client.
+    batches: BTreeMap<Transport, Batch>,
     /// No later than the first client has to be checked.
     next_check: Option<Instant>,
     /// Whether the room was told to stop.
@@ -174,10 +174,10 @@ impl Room {
 
     /// The client with that id, which has just shown that it is alive, and the
     /// batch for its transport. None: it has ended.
-    fn heard_from(&mut self, id: u64) -> Option<(&mut Client, &[u8])> {
+    fn heard_from(&mut self, id: u64) -> Option<(&mut Client, &Batch)> {
         let client = self.clients.get_mut(&id)?;
         client.pulse.touch(Instant::now());
-        let batch = batch_for(&self.batches, client.transport);
+        let batch = &self.batches[&client.transport];
         Some((client, batch))
     }
 
@@ -236,14 +236,14 @@ impl Room {
     /// Adds messages to the batch of each transport.
     fn broadcast(&mut self, messages: &[u8]) {
         for (transport, batch) in &mut self.batches {
-            transport.encode(messages, batch);
+            transport.encode(messages, batch.bytes_mut());
         }
     }
 
     /// Ends a client, and tells the others: once, whoever notices it first.
     fn end(&mut self, id: u64, reason: DisconnectReason, last_bytes: &[u8]) {
         let Some(mut client) = self.clients.remove(&id) else { return };
-        let batch = batch_for(&self.batches, client.transport);
+        let batch = &self.batches[&client.transport];
         client.queue.push(batch, last_bytes);
         match reason {
             // Its reader still waits, and has to wake up.
@@ -274,12 +274,12 @@ impl Room {
         loop {
             let mut too_slow = Vec::new();
             for (&id, client) in &mut self.clients {
-                let batch = batch_for(&self.batches, client.transport);
+                let batch = &self.batches[&client.transport];
                 if client.queue.flush(batch).is_err() {
                     too_slow.push(id);
                 }
             }
-            self.batches.values_mut().for_each(Vec::clear);
+            self.batches.values_mut().for_each(Batch::clear);
             if too_slow.is_empty() {
                 return;
             }
@@ -302,7 +302,7 @@ impl Room {
             match client.pulse.check(now, late, heartbeat) {
                 Check::Alive => {}
                 Check::Ping => {
-                    let batch = batch_for(&self.batches, client.transport);
+                    let batch = &self.batches[&client.transport];
                     client.queue.push(batch, &client.transport.ping());
                 }
                 Check::Expired => expired.push(id),
@@ -331,7 +331,7 @@ impl Room {
             self.flush_all();
         }
         for mut client in std::mem::take(&mut self.clients).into_values() {
-            let batch = batch_for(&self.batches, client.transport);
+            let batch = &self.batches[&client.transport];
             client.queue.push(batch, &client.transport.goodbye());
             client.queue.finish(batch);
         }
@@ -340,11 +340,6 @@ impl Room {
         // until then is too late.
         while receive(inbox, Some(start + SHUTDOWN_TIMEOUT)).is_ok() {}
     }
-}
-
-/// What is new for the clients of that transport.
-fn batch_for(batches: &BTreeMap<Transport, Vec<u8>>, transport: Transport) -> &[u8] {
-    batches.get(&transport).map_or(&[], Vec::as_slice)
 }
 
 /// Waits for the next event, but not past `deadline`: after it, events have to

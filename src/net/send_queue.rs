@@ -1,26 +1,21 @@
-//! A queue of bytes for one peer: sending to many peers without ever waiting
-//! for one of them.
+//! Sending to many peers without ever waiting for one of them.
 //!
 //! Knows sockets and bytes, no chat. Introduced by step 05.
 //!
 //! Sending on a socket only copies bytes into the system's send buffer. While a
-//! peer does not read, its buffer fills up, and an ordinary write then waits
-//! until there is room: for ever, if the peer never reads again. A thread that
-//! writes to all peers in turn must not be stopped by one of them.
+//! peer does not read, the buffer fills up, and then an ordinary write waits: for
+//! ever, if the peer never reads again. So a [`SendQueue`] sends only what fits
+//! into the buffer at once. The rest is that peer's backlog, and a thread of its
+//! own writes it while all others go on.
 //!
-//! So a [`SendQueue`] sends only what fits into the buffer at once. The rest is
-//! that peer's backlog, and a thread of its own writes it while all others go
-//! on. When the backlog is empty, the thread ends.
-//!
-//! And a write costs much the same for one line as for a hundred. So whoever
-//! broadcasts collects what is new in a batch, and each queue sends its part of
-//! the batch with one call, [`flush`](SendQueue::flush):
+//! And a write costs much the same for one line as for a hundred. So what all
+//! peers are to get is collected in a [`Batch`], and each queue sends its part
+//! of it with one call, [`flush`](SendQueue::flush):
 //!
 //! ```text
-//! batch     | joined | ann's line | bob's line | ...
-//!                                 ^
-//! ann       excluded from her own line: her cursor is after it,
-//!           and what came before it is in her `pending` bytes
+//!               excluded: her own line
+//! batch    | * bob joined | ann: hello | bob: hi |
+//! ann's      '- pending -'              ^ cursor: the rest is sent from here
 //! ```
 //!
 //! Servers with more clients than threads ask the system which sockets are
@@ -29,6 +24,8 @@
 use crate::cli;
 use crate::net::deadline::{is_timeout, linger};
 use crate::system::send_now;
+use std::cell::OnceCell;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,16 +40,40 @@ pub const MAX_BACKLOG_BYTES: usize = 1024 * 1024;
 /// A peer that has left and then takes nothing for this time loses the rest.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most threads that write backlogs at once, in the whole process. A thread
-/// takes four memory mappings. Linux has 65,530 of them (`vm.max_map_count`),
-/// and 10,000 readers take most: without any left, the process would abort.
+/// The most threads that write backlogs at once. A thread takes four memory
+/// mappings, Linux has 65,530 (`vm.max_map_count`), and 10,000 readers take most
+/// of them: without any left, the process would abort.
 const MAX_WRITERS: usize = 1000;
-
-/// The most bytes that a writer thread writes at once.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The number of threads that write backlogs now.
 static WRITERS: AtomicUsize = AtomicUsize::new(0);
+
+/// What all peers are to get in one round.
+#[derive(Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// The same bytes for all backlogs: however many peers are slow, there is
+    /// one copy of them.
+    shared: OnceCell<Arc<[u8]>>,
+}
+
+impl Batch {
+    /// The bytes so far, to append to.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.shared.take();
+        &mut self.bytes
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Begins the next round.
+    pub fn clear(&mut self) {
+        self.bytes_mut().clear();
+    }
+}
 
 /// The sending side of one connection. Another thread may read from the same
 /// stream meanwhile: `&TcpStream` both reads and writes.
@@ -69,10 +90,10 @@ pub struct SendQueue {
 /// What did not fit into the system's send buffer.
 #[derive(Default)]
 struct Backlog {
-    /// What the writer thread has not fetched yet.
-    bytes: Vec<u8>,
-    /// How many bytes it has fetched and not written yet.
-    fetched: usize,
+    /// What the writer thread has not fetched yet. Each part counts from there.
+    parts: VecDeque<(Arc<[u8]>, usize)>,
+    /// How many bytes are not written yet, with those that it has fetched.
+    bytes: usize,
     has_writer: bool,
     /// Whether nothing more will come, so that the sending half is to be closed.
     is_last: bool,
@@ -85,8 +106,8 @@ pub struct TooSlow;
 
 impl SendQueue {
     /// Takes over the sending side of `stream`, and makes small writes leave at
-    /// once (`TCP_NODELAY`: otherwise a line may wait some 40 ms for the
-    /// acknowledgement of the one before; RFC 896, and RFC 9293 section 3.7.4).
+    /// once: otherwise a line may wait some 40 ms for the acknowledgement of the
+    /// one before (`TCP_NODELAY`; RFC 896, and RFC 9293 section 3.7.4).
     pub fn new(stream: Arc<TcpStream>) -> SendQueue {
         // They fail only for a connection that is gone. Its reader finds out.
         let _ = stream.set_nodelay(true);
@@ -95,27 +116,27 @@ impl SendQueue {
     }
 
     /// From here on, the peer gets what is added to the batch.
-    pub fn subscribe(&mut self, batch: &[u8]) {
+    pub fn subscribe(&mut self, batch: &Batch) {
         self.cursor = Some(batch.len());
     }
 
     /// Queues bytes for this peer alone, after what is in the batch so far.
-    pub fn push(&mut self, batch: &[u8], bytes: &[u8]) {
+    pub fn push(&mut self, batch: &Batch, bytes: &[u8]) {
         self.catch_up(batch, batch.len());
         self.pending.extend_from_slice(bytes);
     }
 
     /// Excludes the peer from the end of the batch, from `start` on: these are
     /// its own lines.
-    pub fn exclude(&mut self, batch: &[u8], start: usize) {
+    pub fn exclude(&mut self, batch: &Batch, start: usize) {
         self.catch_up(batch, start);
         self.cursor = self.cursor.and(Some(batch.len()));
     }
 
     /// Moves the peer's part of the batch, up to `end`, to its pending bytes.
-    fn catch_up(&mut self, batch: &[u8], end: usize) {
+    fn catch_up(&mut self, batch: &Batch, end: usize) {
         if let Some(cursor) = self.cursor {
-            self.pending.extend_from_slice(&batch[cursor..end]);
+            self.pending.extend_from_slice(&batch.bytes[cursor..end]);
             self.cursor = Some(end);
         }
     }
@@ -123,40 +144,41 @@ impl SendQueue {
     /// Sends all that is queued, as far as it fits into the system's buffer.
     /// The rest is sent as soon as the peer takes it. Never waits.
     ///
-    /// Afterwards the batch has to be emptied, for all peers together.
-    ///
-    /// A peer that is gone swallows its bytes silently: its reader finds out.
+    /// After it was called for all peers, the batch has to be cleared. A peer
+    /// that is gone swallows its bytes silently: its reader finds out.
     ///
     /// # Errors
     ///
     /// [`TooSlow`] if the backlog would be over [`MAX_BACKLOG_BYTES`].
-    pub fn flush(&mut self, batch: &[u8]) -> Result<(), TooSlow> {
-        let unsent = self.cursor.map_or(&[][..], |cursor| &batch[cursor..]);
+    pub fn flush(&mut self, batch: &Batch) -> Result<(), TooSlow> {
+        let start = self.cursor.unwrap_or(batch.len());
         self.cursor = self.cursor.and(Some(0));
         if self.pending.is_empty() {
-            return self.send(unsent);
+            return self.send(&batch.bytes[start..], || {
+                let shared = batch.shared.get_or_init(|| batch.bytes.as_slice().into());
+                (Arc::clone(shared), start)
+            });
         }
         let mut bytes = std::mem::take(&mut self.pending);
-        bytes.extend_from_slice(unsent);
-        self.send(&bytes)
+        bytes.extend_from_slice(&batch.bytes[start..]);
+        self.send(&bytes, || (bytes.as_slice().into(), 0))
     }
 
-    fn send(&self, mut bytes: &[u8]) -> Result<(), TooSlow> {
-        if bytes.is_empty() {
+    /// Sends `bytes`. What does not fit is kept as the end of a `part`.
+    fn send(&self, bytes: &[u8], part: impl FnOnce() -> (Arc<[u8]>, usize)) -> Result<(), TooSlow> {
+        let mut backlog = lock(&self.backlog);
+        let is_first = backlog.bytes == 0 && !bytes.is_empty();
+        let sent = if is_first { send_now(&self.stream, bytes).unwrap_or(bytes.len()) } else { 0 };
+        if sent == bytes.len() {
             return Ok(());
         }
-        let mut backlog = lock(&self.backlog);
-        if backlog.is_empty() {
-            bytes = &bytes[send_now(&self.stream, bytes).unwrap_or(bytes.len())..];
-            if bytes.is_empty() {
-                return Ok(());
-            }
-        }
-        if backlog.len() + bytes.len() > MAX_BACKLOG_BYTES {
+        backlog.bytes += bytes.len() - sent;
+        if backlog.bytes > MAX_BACKLOG_BYTES {
             self.close();
             return Err(TooSlow);
         }
-        backlog.bytes.extend_from_slice(bytes);
+        let (shared, start) = part();
+        backlog.parts.push_back((shared, start + sent));
         self.ensure_writer(&mut backlog);
         Ok(())
     }
@@ -164,13 +186,13 @@ impl SendQueue {
     /// Closes the sending half when everything queued has been sent.
     ///
     /// A peer that takes nothing for 5 s meanwhile does not get the rest.
-    pub fn finish(mut self, batch: &[u8]) {
+    pub fn finish(mut self, batch: &Batch) {
         if self.flush(batch).is_err() {
             return;
         }
         let mut backlog = lock(&self.backlog);
         backlog.is_last = true;
-        if backlog.is_empty() {
+        if backlog.bytes == 0 {
             let _ = self.stream.shutdown(Shutdown::Write);
         } else {
             self.ensure_writer(&mut backlog);
@@ -183,84 +205,60 @@ impl SendQueue {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Starts the thread that writes the backlog, if there is none. When there
-    /// are no more threads, the backlog has to wait for the next flush.
-    ///
-    /// The JoinHandle is dropped: the thread ends when the backlog is written,
-    /// or when the connection fails.
+    /// Starts the thread that writes the backlog, if there is none. Without a
+    /// thread the backlog waits for the next flush. The JoinHandle is dropped:
+    /// the thread ends when all is written, or when the connection fails.
     fn ensure_writer(&self, backlog: &mut Backlog) {
-        if backlog.has_writer {
+        if backlog.has_writer || WRITERS.load(Ordering::Relaxed) >= MAX_WRITERS {
             return;
         }
-        let is_free = WRITERS.fetch_add(1, Ordering::Relaxed) < MAX_WRITERS;
         let (stream, shared) = (Arc::clone(&self.stream), Arc::clone(&self.backlog));
-        let writer = thread::Builder::new().name("backlog".into()).stack_size(64 * 1024);
-        let started = is_free.then(|| {
-            writer.spawn(move || {
-                write_backlog(&stream, &shared);
-                WRITERS.fetch_sub(1, Ordering::Relaxed);
-            })
-        });
-        backlog.has_writer = matches!(started, Some(Ok(_)));
-        if !backlog.has_writer {
+        let thread = thread::Builder::new().name("backlog".into()).stack_size(64 * 1024);
+        WRITERS.fetch_add(1, Ordering::Relaxed);
+        let started = thread.spawn(move || {
+            write_backlog(&stream, &shared);
             WRITERS.fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Some(Err(error)) = started {
+        });
+        backlog.has_writer = started.is_ok();
+        if let Err(error) = started {
+            WRITERS.fetch_sub(1, Ordering::Relaxed);
             cli::warn(format_args!("no thread for a slow client, it has to wait: {error}"));
         }
     }
 }
 
-impl Backlog {
-    fn len(&self) -> usize {
-        self.bytes.len() + self.fetched
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 /// Writes a backlog until it is empty, or until the connection fails.
-fn write_backlog(stream: &TcpStream, shared: &Mutex<Backlog>) {
+fn write_backlog(mut stream: &TcpStream, shared: &Mutex<Backlog>) {
     loop {
         let mut backlog = lock(shared);
-        let bytes = std::mem::take(&mut backlog.bytes);
-        backlog.fetched = bytes.len();
-        backlog.has_writer = !bytes.is_empty();
-        let is_last = backlog.is_last;
-        drop(backlog);
-        if bytes.is_empty() {
-            if is_last {
+        let Some((part, mut start)) = backlog.parts.pop_front() else {
+            backlog.has_writer = false;
+            if backlog.is_last {
+                drop(backlog);
                 let _ = stream.shutdown(Shutdown::Write);
                 linger(stream);
             }
             return;
-        }
-        if !write_all(stream, shared, &bytes) {
-            // The peer is gone. What is queued for it now is swallowed.
-            let _ = stream.shutdown(Shutdown::Both);
-            *lock(shared) = Backlog::default();
-            return;
-        }
-    }
-}
-
-/// Writes `bytes` and counts them off. False: the peer is gone.
-fn write_all(mut stream: &TcpStream, shared: &Mutex<Backlog>, mut bytes: &[u8]) -> bool {
-    while !bytes.is_empty() {
-        match stream.write(&bytes[..bytes.len().min(CHUNK_BYTES)]) {
-            Ok(count) => {
-                bytes = &bytes[count..];
-                lock(shared).fetched = bytes.len();
+        };
+        drop(backlog);
+        while start < part.len() {
+            match stream.write(&part[start..]) {
+                Ok(count) => {
+                    start += count;
+                    lock(shared).bytes -= count;
+                }
+                // A peer that is here may be slow. One that has left may not.
+                Err(e) if is_timeout(&e) && !lock(shared).is_last => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    // The peer is gone. What is queued for it is swallowed.
+                    let _ = stream.shutdown(Shutdown::Both);
+                    *lock(shared) = Backlog::default();
+                    return;
+                }
             }
-            // A peer that is here may be slow. One that has left may not.
-            Err(e) if is_timeout(&e) && !lock(shared).is_last => {}
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return false,
         }
     }
-    true
 }
 
 /// Locks, also after a panic elsewhere: each change is complete under its lock.
