@@ -14,9 +14,8 @@
 
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{LineRead, MAX_LINE_BYTES, clean, read_line};
-use socket_chat::net::deadline::refuse;
 use socket_chat::net::send_queue::{Batch, SendQueue};
-use socket_chat::net::tcp;
+use socket_chat::net::{deadline, tcp};
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
@@ -97,7 +96,7 @@ impl Room {
             self.handle(event);
             for event in inbox.try_iter().take(MAX_EVENTS) {
                 self.handle(event);
-                if self.batch.len() >= BATCH_BYTES {
+                if self.batch.end() >= BATCH_BYTES {
                     break;
                 }
             }
@@ -111,14 +110,14 @@ impl Room {
             Event::Lines(id, lines) => {
                 // A guest that was too slow may still have something to say.
                 let Some(guest) = self.guests.get_mut(&id) else { return };
-                let start = self.batch.len();
-                self.batch.bytes_mut().extend_from_slice(&lines);
+                let start = self.batch.end();
+                self.batch.push(&lines);
                 guest.exclude(&self.batch, start);
             }
             Event::LineTooLong(id) => {
                 let Some(guest) = self.guests.get_mut(&id) else { return };
-                let answer = format!("! line too long: the limit is {MAX_LINE_BYTES} bytes\n");
-                guest.push(&self.batch, answer.as_bytes());
+                let why = format!("! line too long: the limit is {MAX_LINE_BYTES} bytes\n");
+                guest.push(&self.batch, why.as_bytes());
             }
             Event::Left(id) => self.remove(id, ""),
         }
@@ -128,7 +127,7 @@ impl Room {
     fn admit(&mut self, stream: TcpStream) {
         if self.guests.len() >= self.limit {
             let why = format!("! the room is full: the limit is {}\n", self.limit);
-            return refuse(&stream, why.as_bytes());
+            return deadline::refuse(&stream, why.as_bytes());
         }
         let id = self.last_id + 1;
         let stream = Arc::new(stream);
@@ -138,13 +137,11 @@ impl Room {
         // has told the room that the guest has left.
         if let Err(error) = thread.spawn(move || read_loop(id, &reading, &events)) {
             cli::warn(format_args!("no thread for a newcomer: {error}"));
-            return refuse(&stream, b"! the server is out of threads: try again later\n");
+            return deadline::refuse(&stream, b"! the server is out of threads: try again later\n");
         }
         self.last_id = id;
         let here = self.guests.len() + 1;
-        self.batch
-            .bytes_mut()
-            .extend_from_slice(format!("* guest-{id} joined ({here} here)\n").as_bytes());
+        self.batch.push(format!("* guest-{id} joined ({here} here)\n").as_bytes());
         let mut guest = SendQueue::new(stream);
         guest.subscribe(&self.batch);
         guest.push(&self.batch, format!("* welcome, guest-{id} ({here} here)\n").as_bytes());
@@ -156,18 +153,18 @@ impl Room {
         let Some(guest) = self.guests.remove(&id) else { return };
         guest.finish(&self.batch);
         let here = self.guests.len();
-        self.batch
-            .bytes_mut()
-            .extend_from_slice(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
+        self.batch.push(format!("* guest-{id} left {why}({here} here)\n").as_bytes());
     }
 
     /// Sends everybody the batch, and removes those who are too slow for it.
     fn flush_all(&mut self) {
         loop {
-            let batch = &self.batch;
-            let flushed = self.guests.iter_mut().map(|(&id, guest)| (id, guest.flush(batch)));
-            let too_slow: Vec<u64> =
-                flushed.filter(|(_, result)| result.is_err()).map(|(id, _)| id).collect();
+            let mut too_slow = Vec::new();
+            for (&id, guest) in &mut self.guests {
+                if guest.flush(&self.batch).is_err() {
+                    too_slow.push(id);
+                }
+            }
             self.batch.clear();
             if too_slow.is_empty() {
                 return;

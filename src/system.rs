@@ -21,7 +21,7 @@ use std::net::TcpStream;
 ///
 /// The connection is gone: those of send(2), but for a full buffer.
 pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    match system::send_now(stream, bytes) {
+    match os::send_now(stream, bytes) {
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
             Ok(0)
         }
@@ -30,7 +30,7 @@ pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Waits for Ctrl-C, SIGTERM, or a call of [`request_stop`].
-pub struct StopSignal(system::Receiver);
+pub struct StopSignal(os::Receiver);
 
 impl StopSignal {
     /// From here on, Ctrl-C and SIGTERM no longer end the program: they wake
@@ -40,18 +40,18 @@ impl StopSignal {
     ///
     /// The system has no descriptor left, or does not allow it.
     pub fn catch() -> io::Result<StopSignal> {
-        Ok(StopSignal(system::catch()?))
+        Ok(StopSignal(os::catch()?))
     }
 
     /// Sleeps until the program is asked to stop.
     pub fn wait(&mut self) {
-        system::wait(&mut self.0);
+        os::wait(&mut self.0);
     }
 }
 
 /// Asks the program to stop, as Ctrl-C does.
 pub fn request_stop() {
-    system::request_stop();
+    os::request_stop();
 }
 
 /// On Unix a signal interrupts a thread wherever it is, even inside an
@@ -61,7 +61,7 @@ pub fn request_stop() {
 /// other end (this is known as the self-pipe trick).
 #[cfg(unix)]
 #[allow(unsafe_code)]
-mod system {
+mod os {
     use std::ffi::{c_int, c_void};
     use std::io::{self, Read};
     use std::net::TcpStream;
@@ -141,7 +141,7 @@ mod system {
 /// may do what every thread may do.
 #[cfg(windows)]
 #[allow(unsafe_code)]
-mod system {
+mod os {
     use std::io;
     use std::net::TcpStream;
     use std::sync::{Condvar, Mutex, PoisonError};

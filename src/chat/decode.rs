@@ -58,9 +58,11 @@ impl<'a> Message<'a> {
     pub fn read(input: &mut impl Read, buffer: &'a mut Vec<u8>) -> io::Result<Option<Message<'a>>> {
         // The first byte is read alone: an end before it is an end between two
         // messages, and an end after it is inside a message.
-        let Some(first) = input.bytes().next() else { return Ok(None) };
         let mut header = [0; HEADER_BYTES];
-        header[0] = first?;
+        match input.read_exact(&mut header[..1]) {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
         input.read_exact(&mut header[1..START_BYTES])?;
         // A client of another protocol may never send a whole header.
         check_start(&header)?;

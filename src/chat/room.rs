@@ -138,7 +138,7 @@ impl Room {
         self.handle(event);
         for event in inbox.try_iter().take(MAX_EVENTS) {
             self.handle(event);
-            if self.batches.values().any(|batch| batch.len() >= BATCH_BYTES) {
+            if self.batches.values().any(|batch| batch.end() >= BATCH_BYTES) {
                 break;
             }
         }
@@ -155,7 +155,7 @@ impl Room {
             }
             Event::Texts(id, messages) => {
                 let Some((_, batch)) = self.heard_from(id) else { return };
-                let start = batch.len();
+                let start = batch.end();
                 self.broadcast(&messages);
                 if let Some((client, batch)) = self.heard_from(id) {
                     client.queue.exclude(batch, start);
@@ -227,7 +227,7 @@ impl Room {
         let welcome = Message::new(Kind::Welcome, &name, &here).to_bytes();
         if let Some((client, batch)) = self.heard_from(id) {
             client.queue.subscribe(batch);
-            client.queue.push(batch, &client.transport.encoded(&welcome));
+            client.queue.push(batch, &client.transport.encode(&welcome));
             client.name = Some(name);
         }
         Ok(())
@@ -236,7 +236,7 @@ impl Room {
     /// Adds messages to the batch of each transport.
     fn broadcast(&mut self, messages: &[u8]) {
         for (transport, batch) in &mut self.batches {
-            transport.encode(messages, batch.bytes_mut());
+            batch.push(&transport.encode(messages));
         }
     }
 
@@ -265,7 +265,7 @@ impl Room {
     /// Ends a client that has not joined, and tells it why.
     fn end_unjoined(&mut self, id: u64, why: &str) {
         let Some(client) = self.clients.get(&id) else { return };
-        let error = client.transport.encoded(&Message::error(why));
+        let error = client.transport.encode(&Message::error(why)).into_owned();
         self.end(id, DisconnectReason::NotJoined, &error);
     }
 

@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
 
     /// Replies to the client with a message.
     fn reply(&mut self, message: &[u8]) {
-        self.reply_bytes(self.transport.encoded(message));
+        self.reply_bytes(self.transport.encode(message).into_owned());
     }
 
     fn reply_error(&mut self, why: &str) {

@@ -7,6 +7,7 @@
 use crate::chat::decode;
 use crate::chat::message::{Kind, Message};
 use crate::web::websocket::{self, Opcode};
+use std::borrow::Cow;
 
 /// The kind of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,25 +19,18 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Appends whole messages to `wire`, as this transport encodes them.
-    pub fn encode(self, mut messages: &[u8], wire: &mut Vec<u8>) {
-        match self {
-            Transport::Tcp => wire.extend_from_slice(messages),
-            Transport::WebSocket => {
-                while let Some(length) = decode::whole_length(messages) {
-                    let (first, rest) = messages.split_at(length);
-                    websocket::append_frame(Opcode::Binary, first, wire);
-                    messages = rest;
-                }
-            }
+    /// Encodes whole messages for this transport.
+    pub fn encode(self, mut messages: &[u8]) -> Cow<'_, [u8]> {
+        if self == Transport::Tcp {
+            return Cow::Borrowed(messages);
         }
-    }
-
-    /// The bytes of whole messages, as this transport encodes them.
-    pub fn encoded(self, messages: &[u8]) -> Vec<u8> {
-        let mut wire = Vec::new();
-        self.encode(messages, &mut wire);
-        wire
+        let mut wire = Vec::with_capacity(messages.len() + messages.len() / 8);
+        while let Some(length) = decode::whole_length(messages) {
+            let (first, rest) = messages.split_at(length);
+            websocket::append_frame(Opcode::Binary, first, &mut wire);
+            messages = rest;
+        }
+        Cow::Owned(wire)
     }
 
     /// What asks a client for a sign of life.
@@ -50,7 +44,7 @@ impl Transport {
     /// What tells a client that the server is shutting down.
     pub fn goodbye(self) -> Vec<u8> {
         let leave = Message::new(Kind::Leave, "", "server is shutting down").to_bytes();
-        let mut wire = self.encoded(&leave);
+        let mut wire = self.encode(&leave).into_owned();
         if self == Transport::WebSocket {
             wire.extend(websocket::close_frame(websocket::GOING_AWAY));
         }

@@ -114,8 +114,11 @@ fn read_loop(
 ) -> (DisconnectReason, Vec<u8>) {
     let close = websocket::close_frame;
     let refused = |why: &str, code| {
-        let error = Transport::WebSocket.encoded(&Message::error(why));
-        (DisconnectReason::ProtocolError, [error, close(code)].concat())
+        let error = Message::error(why);
+        (
+            DisconnectReason::ProtocolError,
+            [&Transport::WebSocket.encode(&error)[..], &close(code)].concat(),
+        )
     };
     loop {
         match frames.receive() {

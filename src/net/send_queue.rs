@@ -58,20 +58,21 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The bytes so far, to append to.
-    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+    /// Adds bytes at the end.
+    pub fn push(&mut self, bytes: &[u8]) {
         self.shared.take();
-        &mut self.bytes
+        self.bytes.extend_from_slice(bytes);
     }
 
-    /// How many bytes there are.
-    pub fn len(&self) -> usize {
+    /// Where it ends: the number of its bytes.
+    pub fn end(&self) -> usize {
         self.bytes.len()
     }
 
     /// Begins the next round.
     pub fn clear(&mut self) {
-        self.bytes_mut().clear();
+        self.shared.take();
+        self.bytes.clear();
     }
 }
 
@@ -117,12 +118,12 @@ impl SendQueue {
 
     /// From here on, the peer gets what is added to the batch.
     pub fn subscribe(&mut self, batch: &Batch) {
-        self.cursor = Some(batch.len());
+        self.cursor = Some(batch.end());
     }
 
     /// Queues bytes for this peer alone, after what is in the batch so far.
     pub fn push(&mut self, batch: &Batch, bytes: &[u8]) {
-        self.catch_up(batch, batch.len());
+        self.catch_up(batch, batch.end());
         self.pending.extend_from_slice(bytes);
     }
 
@@ -130,7 +131,7 @@ impl SendQueue {
     /// its own lines.
     pub fn exclude(&mut self, batch: &Batch, start: usize) {
         self.catch_up(batch, start);
-        self.cursor = self.cursor.and(Some(batch.len()));
+        self.cursor = self.cursor.and(Some(batch.end()));
     }
 
     /// Moves the peer's part of the batch, up to `end`, to its pending bytes.
@@ -151,7 +152,7 @@ impl SendQueue {
     ///
     /// [`TooSlow`] if the backlog would be over [`MAX_BACKLOG_BYTES`].
     pub fn flush(&mut self, batch: &Batch) -> Result<(), TooSlow> {
-        let start = self.cursor.unwrap_or(batch.len());
+        let start = self.cursor.unwrap_or(batch.end());
         self.cursor = self.cursor.and(Some(0));
         if self.pending.is_empty() {
             return self.send(&batch.bytes[start..], || {
