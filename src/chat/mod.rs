@@ -1,6 +1,7 @@
 //! The chat of the message steps, 06 to 10.
 
 pub mod client;
+pub mod heartbeat;
 pub mod members;
 pub mod message;
 pub mod room;
