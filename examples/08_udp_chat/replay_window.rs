@@ -14,13 +14,16 @@
 ///  number     37   38           96   97   98   99  100 = highest
 /// ```
 ///
-/// - 102 is above the window. All bits move 2 places to the left, what falls off
-///   at the left end is forgotten, 102 is the highest number now, and its bit, bit
-///   0, is set.
-/// - 97 is in the window, and its bit is 0: it came late. The bit is set.
-/// - 98 is in the window, and its bit is 1: it came twice, and is dropped.
-/// - 36 is below the window. Nobody can tell any more whether it came before, so
-///   it is dropped.
+/// The next number may be:
+///
+/// - 102, above the window. All bits move 2 places to the left, what falls off at
+///   the left end is forgotten, 102 is the highest number now, and its bit, bit 0,
+///   is set. The message is new.
+/// - 97, in the window, and its bit is 0. The bit is set. The message comes late,
+///   but it is new.
+/// - 98, in the window, and its bit is 1. The message comes twice, and is dropped.
+/// - 36, below the window. Nobody can tell any more whether the message came
+///   before, so it is dropped.
 ///
 /// IPsec and DTLS do the same (RFC 4303, section 3.4.3; RFC 6347, section
 /// 4.1.2.6), but they move their window only for a datagram that has proved to
