@@ -83,8 +83,7 @@ impl Client {
                 Answer::Challenge(new_cookie) => cookie = new_cookie,
             }
         }
-        let why = format!("no answer but questions: {} different cookies", MAX_COOKIES + 1);
-        Err(io::Error::new(ErrorKind::TimedOut, why))
+        Err(io::Error::other("it asks again and again, each time with another cookie"))
     }
 
     /// Sends JOIN with this cookie until an answer comes. The JOIN may be lost, or
@@ -96,16 +95,21 @@ impl Client {
             let deadline = Instant::now() + TRY_TIME;
             while Instant::now() < deadline {
                 let Some(message) = self.receive(&mut buffer, Some(deadline))? else { continue };
-                if matches!(message.kind, Kind::Welcome | Kind::Error) {
-                    show(&message)?;
-                }
                 match message.kind {
-                    Kind::Welcome => return Ok(Answer::Welcome),
-                    Kind::Error => return Ok(Answer::Error),
+                    Kind::Welcome => {
+                        show(&message)?;
+                        return Ok(Answer::Welcome);
+                    }
+                    Kind::Error => {
+                        show(&message)?;
+                        return Ok(Answer::Error);
+                    }
                     // The same cookie again answers a JOIN before this one.
                     Kind::Challenge if message.body != cookie => {
                         return Ok(Answer::Challenge(message.body.to_string()));
                     }
+                    // We are a member already, and the WELCOME was lost.
+                    Kind::Ping => drop(self.send(&Message::pong(&message))),
                     _ => {}
                 }
             }
