@@ -646,11 +646,31 @@ fn arguments_of(story: &Rc<Story>) {
 #[test]
 fn a_client_asks_five_times_and_brings_the_cookie_back() {
     let story = Story::new(Rule {
-        rule: "a client sends JOIN with an empty body, at most five times, 500 ms apart, until it is answered; to CHALLENGE it answers with JOIN and that cookie, and counts anew; without an answer it exits with 1; so it does when its name is refused: `! reason`; what does not come from its server is nothing",
+        rule: "a client sends JOIN with an empty body, at most five times, 500 ms apart, until it is answered; to CHALLENGE it answers with JOIN and that cookie, and counts anew; it changes its cookie at most five times; without an answer it exits with 1; so it does when its name is refused: `! reason`; what does not come from its server is nothing",
         why: "the question may be lost, and the answer too: who asks only once may wait for ever, and who asks for ever never says that nobody is there",
         read: "lessons/08_udp_chat.md, \"The code\"",
         by_hand: "nc -u -l 127.0.0.1 12345, then cargo run --example 08_udp_chat join ann; echo $?",
     });
+    story.because("CHALLENGE asks whether the client receives at its address: it proves that by a JOIN with the cookie");
+    let fickle = Postbox::desk(&story, "127.0.0.1", "fay");
+    let fay = story.joins(PROGRAM, "fay", &fickle.address().to_string());
+    fickle.is_asked("fay");
+    let cookies: Vec<String> = (1..=8).map(|i| format!("{}{i}", story.word())).collect();
+    let brings_back = |cookie: &str| {
+        fickle.say(&message(CHALLENGE, "", cookie));
+        fickle.gets(&message(JOIN, "fay", cookie));
+    };
+    brings_back(&cookies[0]);
+    story.because("a server that was started again has another key, and so another cookie: the client brings that back too, and counts its tries anew. But a server that makes up cookies without end would keep it busy for ever, so it changes its cookie at most five times in one attempt to join");
+    let (taken, too_many) = cookies.split_at(5);
+    for cookie in &taken[1..] {
+        brings_back(cookie);
+    }
+    for cookie in too_many {
+        fickle.say(&message(CHALLENGE, "", cookie));
+    }
+
+    story.because("the question may be lost, and the answer too: the client asks five times");
     let silent = Postbox::desk(&story, "127.0.0.1", "ann");
     let address = silent.address().to_string();
     let ann = story.joins(PROGRAM, "ann", &address);
@@ -680,6 +700,16 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     if !said.contains(&address) || said.trim().lines().count() > 3 {
         let expected = format!("a line that says that nobody answers at {address}");
         story.fails("ann --> standard error", &expected, &format!("{said:?}"));
+    }
+
+    story.because("a sixth cookie is no answer, so nobody answers at this address");
+    fay.screen.expect_end();
+    fay.expect_exit(1);
+    for (cookie, _) in fickle.joins_left("fay") {
+        if too_many.iter().any(|new| new.as_bytes() == cookie) {
+            let came = format!("JOIN fay with a sixth one, {:?}", String::from_utf8_lossy(&cookie));
+            story.fails("fay --> server", "JOIN with five different cookies at most", &came);
+        }
     }
 
     story.because("only what comes from the server's own address and port is from the server; and after its CHALLENGE the client has a new question, and asks it up to five times too");

@@ -81,7 +81,7 @@ def check_start(data):
     if not MAGIC.startswith(data[:2]) and MISTAKE != "wrong_magic_taken":
         raise NotAMessage(f"the magic must be {MAGIC.decode()}, not {bytes(data[:2])!r}")
     if len(data) > 2 and data[2] != VERSION and MISTAKE != "wrong_version_taken":
-        raise NotAMessage(f"version {data[2]} is not spoken here; this server speaks {VERSION}")
+        raise NotAMessage(f"version {data[2]} is not spoken here; this program speaks version {VERSION}")
     if len(data) > 3 and not JOIN <= data[3] <= CHALLENGE and MISTAKE != "unknown_kind_ignored":
         raise NotAMessage(f"kind {data[3]} is unknown; the kinds are {JOIN} to {CHALLENGE}")
 

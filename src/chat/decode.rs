@@ -149,7 +149,7 @@ fn check_start(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
     }
     if version != VERSION {
         return Err(Malformed(format!(
-            "version {version} is not supported; only version {VERSION} is"
+            "version {version} is not spoken here; this program speaks version {VERSION}"
         )));
     }
     Kind::from_number(kind).map(|_| ()).ok_or_else(|| unknown_kind(kind))
@@ -312,7 +312,7 @@ mod tests {
         };
         for (at, byte, why) in [
             (1, b'X', "the magic is \"CH\", not \"CX\""),
-            (2, 2, "version 2 is not supported; only version 1 is"),
+            (2, 2, "version 2 is not spoken here; this program speaks version 1"),
             (3, 10, "kind 10 is unknown; there are kinds 1 to 9"),
             (17, 33, "the sender length is 33; the limit is 32"),
             (18, 17, "the body length is 4358; the limit is 4096"),

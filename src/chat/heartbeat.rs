@@ -1,15 +1,15 @@
-//! The heartbeat: it finds clients that only seem to be connected.
+//! Whether a client is still there: when it last gave a sign of life, and what
+//! its silence means.
 //!
-//! Knows times, no sockets. Introduced by step 07.
-//!
-//! A client whose cable is cut, or whose machine has lost its power, sends no
-//! end of its stream. So a server asks (PING) when a client has been silent for
-//! one interval, and gives it up after two more:
+//! Knows times, no sockets. Introduced by step 07. A client that loses its
+//! power or its network sends nothing that would say so. Therefore the server
+//! expects a sign of life once in each heartbeat interval, and asks for one
+//! (PING) before it gives a client up.
 //!
 //! ```text
-//!   last sign     1 interval      2 more intervals
-//! ------|-------------|---------------------------|----->
-//!                    PING                      expired
+//! touched        1 interval                          3 intervals
+//!    |---------------|-----------------------------------|
+//!          Alive    Ping              Alive           Expired
 //! ```
 
 use crate::cli::Args;
@@ -21,28 +21,30 @@ pub fn interval_argument(args: &mut Args) -> Duration {
     Duration::from_millis(milliseconds as u64)
 }
 
-/// When one client last gave a sign of life.
-#[derive(Debug, PartialEq, Eq)]
+/// When one client last gave a sign of life, and whether it has been pinged
+/// since.
+#[derive(Debug)]
 pub struct Pulse {
-    /// When the last sign came, or when the client was asked for one.
+    /// When the last sign of life came. Once the client has been pinged: when
+    /// that was.
     since: Instant,
-    /// Whether it was asked, and nothing has come yet.
     pinged: bool,
 }
 
-/// What is to be done about one client now.
-#[derive(Debug, PartialEq, Eq)]
+/// What the owner of a [`Pulse`] has to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Nothing: it is not due yet.
+    /// Nothing: the client is not silent, or still has time to answer.
     Alive,
-    /// Send it a PING.
+    /// Send a PING: the client was silent for one interval.
     Ping,
-    /// Give it up: it has been silent for three intervals.
+    /// Disconnect the client: it was silent for two more intervals after the
+    /// PING.
     Expired,
 }
 
 impl Pulse {
-    /// The pulse of a client that has just connected.
+    /// The pulse of a client that has just come.
     pub fn new(now: Instant) -> Pulse {
         Pulse { since: now, pinged: false }
     }
@@ -52,19 +54,18 @@ impl Pulse {
         *self = Pulse::new(now);
     }
 
-    /// When this client has to be checked at the latest.
-    pub fn due(&self, interval: Duration) -> Instant {
-        self.since + interval * if self.pinged { 2 } else { 1 }
-    }
-
-    /// Checks whether the client is due. It notes that it has been asked.
+    /// Says what the client's silence means now. [`Check::Ping`] is returned
+    /// once for each silence: the pulse notes that the client has been pinged.
     ///
-    /// `late` says how much later than planned this check is. If that is more
-    /// than an interval, the whole program was suspended, and the silence was
-    /// not the client's fault: it gets the time back.
-    pub fn check(&mut self, now: Instant, late: Duration, interval: Duration) -> Check {
+    /// `late` is the time between the moment for which the owner had planned
+    /// this check and `now`. If it is longer than one interval, this program
+    /// itself was suspended (by Ctrl-Z, or by a laptop that was closed) and
+    /// could hear nobody. Then the client's time starts again now. Plan the
+    /// next check no later than one interval after this one, or a suspension
+    /// may go unnoticed.
+    pub fn check(&mut self, now: Instant, interval: Duration, late: Duration) -> Check {
         if late > interval {
-            self.since += late;
+            self.since = now;
         }
         if now < self.due(interval) {
             return Check::Alive;
@@ -75,37 +76,65 @@ impl Pulse {
         *self = Pulse { since: now, pinged: true };
         Check::Ping
     }
+
+    /// When the next [`check`](Pulse::check) will find something to do, if the
+    /// client stays silent until then.
+    pub fn due(&self, interval: Duration) -> Instant {
+        self.since + if self.pinged { 2 * interval } else { interval }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_secs(10);
+    const ON_TIME: Duration = Duration::ZERO;
 
-    #[test]
-    fn a_silent_client_is_asked_once_and_then_given_up() {
+    /// A client that came at second 0, and a clock that starts there.
+    fn newcomer() -> (Pulse, impl Fn(u64) -> Instant) {
         let start = Instant::now();
-        let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut pulse = Pulse::new(start);
-        let check = |pulse: &mut Pulse, time| pulse.check(at(time), Duration::ZERO, SECOND);
-        assert_eq!(check(&mut pulse, 999), Check::Alive);
-        assert_eq!(check(&mut pulse, 1000), Check::Ping);
-        assert_eq!(pulse.due(SECOND), at(3000));
-        pulse.touch(at(1600));
-        assert_eq!(check(&mut pulse, 2599), Check::Alive);
-        assert_eq!(check(&mut pulse, 2600), Check::Ping);
-        assert_eq!(check(&mut pulse, 4599), Check::Alive);
-        assert_eq!(check(&mut pulse, 4600), Check::Expired);
+        (Pulse::new(start), move |second| start + Duration::from_secs(second))
     }
 
     #[test]
-    fn a_server_that_was_suspended_does_not_blame_its_clients() {
-        let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        assert_eq!(pulse.check(start + SECOND, Duration::ZERO, SECOND), Check::Ping);
-        // The next check was planned for second 3.
-        assert_eq!(pulse.check(start + SECOND * 10, SECOND * 7, SECOND), Check::Alive);
-        assert_eq!(pulse.check(start + SECOND * 11, Duration::ZERO, SECOND), Check::Expired);
+    fn a_silent_client_is_pinged_once_and_expires_two_intervals_later() {
+        let (mut pulse, at) = newcomer();
+        assert_eq!(pulse.due(INTERVAL), at(10));
+        assert_eq!(pulse.check(at(9), INTERVAL, ON_TIME), Check::Alive);
+        assert_eq!(pulse.check(at(10), INTERVAL, ON_TIME), Check::Ping);
+        assert_eq!(pulse.due(INTERVAL), at(30));
+        assert_eq!(pulse.check(at(11), INTERVAL, ON_TIME), Check::Alive);
+        assert_eq!(pulse.check(at(29), INTERVAL, ON_TIME), Check::Alive);
+        assert_eq!(pulse.check(at(30), INTERVAL, ON_TIME), Check::Expired);
+    }
+
+    #[test]
+    fn a_sign_of_life_starts_all_anew() {
+        let (mut pulse, at) = newcomer();
+        pulse.touch(at(9));
+        assert_eq!(pulse.check(at(18), INTERVAL, ON_TIME), Check::Alive);
+        assert_eq!(pulse.check(at(19), INTERVAL, ON_TIME), Check::Ping);
+        pulse.touch(at(38));
+        assert_eq!(pulse.check(at(47), INTERVAL, ON_TIME), Check::Alive);
+        assert_eq!(pulse.check(at(48), INTERVAL, ON_TIME), Check::Ping);
+    }
+
+    #[test]
+    fn a_check_that_is_a_bit_late_counts_as_on_time() {
+        let (mut pulse, at) = newcomer();
+        assert_eq!(pulse.check(at(20), INTERVAL, at(20) - at(10)), Check::Ping);
+        assert_eq!(pulse.check(at(41), INTERVAL, at(41) - at(40)), Check::Expired);
+    }
+
+    #[test]
+    fn a_program_that_was_suspended_does_not_blame_its_clients() {
+        let (mut pulse, at) = newcomer();
+        assert_eq!(pulse.check(at(10), INTERVAL, ON_TIME), Check::Ping);
+        // The next check was planned for second 20, and comes at second 95. The
+        // client still gets two intervals to answer the PING.
+        assert_eq!(pulse.check(at(95), INTERVAL, at(95) - at(20)), Check::Alive);
+        assert_eq!(pulse.check(at(114), INTERVAL, ON_TIME), Check::Alive);
+        assert_eq!(pulse.check(at(115), INTERVAL, ON_TIME), Check::Expired);
     }
 }

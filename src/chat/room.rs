@@ -299,7 +299,7 @@ impl Room {
         let mut next_check = now + heartbeat.min(JOIN_TIMEOUT);
         let (mut expired, mut unjoined) = (Vec::new(), Vec::new());
         for (&id, client) in &mut self.clients {
-            match client.pulse.check(now, late, heartbeat) {
+            match client.pulse.check(now, heartbeat, late) {
                 Check::Alive => {}
                 Check::Ping => {
                     let batch = &self.batches[&client.transport];
