@@ -65,12 +65,9 @@ fn main() -> Result<(), Failure> {
     thread::Builder::new().name("room".into()).spawn(move || room.run(&inbox))?;
     tcp::announce(&listener)?;
 
-    loop {
-        let (stream, _) = tcp::accept(&listener);
-        if events.send(Event::Connected(stream)).is_err() {
-            return Err(Failure::new("the room's thread has panicked"));
-        }
-    }
+    // Sending fails only when the room's thread has panicked.
+    while events.send(Event::Connected(tcp::accept(&listener).0)).is_ok() {}
+    Err(Failure::new("the room's thread has panicked"))
 }
 
 /// Everybody who is here. The room belongs to one thread: no lock is needed,
