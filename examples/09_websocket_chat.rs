@@ -16,20 +16,24 @@ use socket_chat::chat::room::{Ending, MAX_CLIENTS, Rules};
 use socket_chat::chat::server::{Entrance, Server, listening_on};
 use socket_chat::cli::{self, Args, Failure};
 use socket_chat::net::tcp;
-use socket_chat::web::websocket::{self, Incoming, Opcode, Received, Trouble};
-use socket_chat::web::websocket::{append_frame, close_frame};
-use socket_chat::web::{browser, http};
+use socket_chat::web::frame::{self, Error, Opcode, append_frame, close_frame};
+use socket_chat::web::hosts::KnownHosts;
+use socket_chat::web::message_reader::{MessageReader, Received};
+use socket_chat::web::{browser, handshake};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
 const USAGE: &str = "\
-usage: 09_websocket_chat [ADDRESS] [--heartbeat-ms N] [--limit N] [--echo]
+usage: 09_websocket_chat [ADDRESS] [--heartbeat-ms N] [--limit N] [--host NAME]
+                         [--echo]
   ADDRESS           HOST:PORT to listen on, 127.0.0.1:8080 if not given
   --heartbeat-ms N  how long a client may be silent before it is asked whether
                     it is there, 50 to 3600000 ms, 10000 if not given
   --limit N         the most clients at once, 1 to 10000, 10000 if not given
+  --host NAME       a name of this server in the address bar of a browser, beside
+                    localhost and its IP addresses, with any port
   --echo            sends every message back and is no chat: what test suites
                     for WebSocket want to talk to";
 
@@ -40,12 +44,15 @@ fn main() -> Result<(), Failure> {
     let mut args = Args::new(USAGE);
     let heartbeat = args.heartbeat();
     let limit = args.number("--limit", 1..=MAX_CLIENTS, MAX_CLIENTS);
+    let host = args.host();
     let echoes = args.flag("--echo");
     let address = args.address("127.0.0.1:8080");
     args.finish();
     if echoes {
         return echo_all(&address);
     }
+    let hosts = [Some(&address), host.as_ref()].into_iter().flatten();
+    browser::serve_hosts(KnownHosts::new(hosts.map(String::as_str)));
     let rules = Rules { limit, heartbeat: Some(heartbeat), joining: None, reason: Ending::reason };
     let welcome = browser::welcome;
     let entrance = Entrance { address: &address, welcome, sign: listening_on };
@@ -69,22 +76,22 @@ fn echo_all(address: &str) -> Result<(), Failure> {
 
 /// Sends every message back as it came. How it ends is told to the client only.
 fn echo(stream: &Arc<TcpStream>) {
-    let Some((input, accept)) = browser::open(stream, true) else { return };
+    let Some((input, accept)) = browser::open(stream, None) else { return };
     let mut output = &**stream;
-    let mut incoming = Incoming::new(input, MAX_ECHO_BYTES);
-    let mut wire = http::switching(&accept);
+    let mut reader = MessageReader::new(input, MAX_ECHO_BYTES);
+    let mut wire = handshake::switching_protocols(&accept);
     while output.write_all(&wire).is_ok() {
         wire.clear();
-        match incoming.receive() {
+        match reader.receive() {
             Ok(Received::Text(text)) => append_frame(Opcode::Text, text, &mut wire),
             Ok(Received::Binary(bytes)) => append_frame(Opcode::Binary, bytes, &mut wire),
             Ok(Received::Ping(payload)) => append_frame(Opcode::Pong, payload, &mut wire),
-            Ok(Received::Pong | Received::Part) => {}
+            Ok(Received::Pong | Received::Fragment) => {}
             Ok(Received::Close(code)) => {
-                return browser::close(stream, &close_frame(code.unwrap_or(websocket::NORMAL)));
+                return browser::close(stream, &close_frame(code.unwrap_or(frame::NORMAL_CLOSURE)));
             }
-            Err(Trouble::Broken(code, _)) => return browser::close(stream, &close_frame(code)),
-            Err(Trouble::Lost(_)) => return,
+            Err(Error::Protocol(code, _)) => return browser::close(stream, &close_frame(code)),
+            Err(Error::Io(_)) => return,
         }
     }
 }

@@ -10,7 +10,7 @@
 use crate::chat::members::{Heartbeat, Names};
 use crate::chat::message::{self, Kind, MAX_BODY_BYTES, Message};
 use crate::net::send_queue::{Crowd, Frame, Outgoing};
-use crate::web::websocket::{self, Opcode};
+use crate::web::frame::{self, Opcode};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ impl Door {
     fn ping(self) -> Vec<u8> {
         match self {
             Door::Tcp => Message::new(Kind::Ping, "", "").to_bytes(),
-            Door::WebSocket => websocket::control_frame(Opcode::Ping, b""),
+            Door::WebSocket => frame::control_frame(Opcode::Ping, b""),
         }
     }
 
@@ -127,7 +127,7 @@ impl Door {
     fn end(self) -> Vec<u8> {
         match self {
             Door::Tcp => Vec::new(),
-            Door::WebSocket => websocket::close_frame(websocket::GOING_AWAY),
+            Door::WebSocket => frame::close_frame(frame::GOING_AWAY),
         }
     }
 }
@@ -137,7 +137,7 @@ fn frame_messages(mut messages: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(messages.len() + messages.len() / 8);
     while let Some(length) = message::whole_length(messages) {
         let (first, rest) = messages.split_at(length);
-        websocket::append_frame(Opcode::Binary, first, &mut wire);
+        frame::append_frame(Opcode::Binary, first, &mut wire);
         messages = rest;
     }
     wire

@@ -6,13 +6,16 @@
 use crate::chat::message::{HEADER_BYTES, MAX_BODY_BYTES, MAX_SENDER_BYTES, Message};
 use crate::chat::room::{Door, Ending, error};
 use crate::chat::session::{self, Lobby, Visitor};
-use crate::web::http::{self, Refusal, Request, Wanted};
-use crate::web::websocket::{self, Incoming, Opcode, Received, Trouble};
+use crate::web::frame::{self, Error, Opcode};
+use crate::web::handshake::{self, Route};
+use crate::web::hosts::KnownHosts;
+use crate::web::http::{self, ErrorResponse, Request};
+use crate::web::message_reader::{MessageReader, Received};
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The longest message, in bytes.
@@ -33,12 +36,21 @@ static REQUESTS: Mutex<BTreeMap<u64, Arc<TcpStream>>> = Mutex::new(BTreeMap::new
 /// The number of the next.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// The hosts that this server was started for.
+static HOSTS: OnceLock<KnownHosts> = OnceLock::new();
+
 /// What a reader takes from its client at once. 10,000 readers have one each.
 const READ_BYTES: usize = 4096;
 
+/// Says which hosts a request may name, before the first client is served.
+/// Without this call they are the loopback hosts.
+pub fn serve_hosts(hosts: KnownHosts) {
+    let _ = HOSTS.set(hosts);
+}
+
 /// Starts the thread that reads from a new client; `id` is its number.
 pub fn welcome(id: u64, stream: TcpStream, lobby: &Lobby) {
-    session::start(id, stream, lobby, listen_to, &Refusal::BUSY.to_bytes());
+    session::start(id, stream, lobby, listen_to, &ErrorResponse::OVERLOADED.to_bytes());
 }
 
 /// A stream with a time by which a request must have come.
@@ -60,27 +72,33 @@ impl Read for Timed<'_> {
     }
 }
 
-/// Reads a client's request, and answers it if it is not for a WebSocket. With
-/// `any`, that may be had at any path and from any page.
+/// Reads a client's request, and answers it if it is not for a WebSocket. If
+/// `hosts` is None, an upgrade is accepted at any path, for any host and from
+/// any origin.
 ///
 /// Returns the rest of the stream and the value of `Sec-WebSocket-Accept`;
 /// None when it is over.
-pub fn open(stream: &Arc<TcpStream>, any: bool) -> Option<(BufReader<Timed<'_>>, String)> {
+pub fn open<'a>(
+    stream: &'a Arc<TcpStream>,
+    hosts: Option<&KnownHosts>,
+) -> Option<(BufReader<Timed<'a>>, String)> {
+    let local = stream.local_addr().ok()?.ip();
     let timed = Timed { stream, end: Some(Instant::now() + REQUEST_TIME) };
     let mut input = BufReader::with_capacity(READ_BYTES, timed);
     let number = begin(stream);
-    let wanted = Request::read(&mut input).and_then(|request| request.wanted(any).map_err(Some));
+    let route =
+        Request::read(&mut input).and_then(|request| request.route(hosts, local).map_err(Some));
     requests().remove(&number);
-    match wanted {
-        Ok(Wanted::WebSocket(accept)) => {
+    match route {
+        Ok(Route::WebSocket(accept)) => {
             input.get_mut().end = None;
             // They fail only for a connection that is gone.
             let _ = stream.set_read_timeout(None);
             let _ = stream.set_nodelay(true);
             return Some((input, accept));
         }
-        Ok(Wanted::Page) => close(stream, &http::page()),
-        Err(Some(refusal)) => close(stream, &refusal.to_bytes()),
+        Ok(Route::Page) => close(stream, &http::page()),
+        Err(Some(error)) => close(stream, &error.to_bytes()),
         Err(None) => {}
     }
     None
@@ -117,45 +135,47 @@ pub fn close(mut stream: &TcpStream, bytes: &[u8]) {
 
 /// A client's reader: its request, then its frames.
 fn listen_to(id: u64, stream: &Arc<TcpStream>, lobby: &Lobby) {
-    let Some((input, accept)) = open(stream, false) else { return };
-    let Ok(mut visitor) = Visitor::arrive(id, stream, Door::WebSocket, lobby) else {
-        return close(stream, &Refusal::FULL.to_bytes());
+    let Some((input, accept)) = open(stream, Some(HOSTS.get_or_init(KnownHosts::default))) else {
+        return;
     };
-    visitor.answer(http::switching(&accept));
-    let mut incoming = Incoming::new(input, MAX_MESSAGE_BYTES);
-    let (ending, last) = listen(&mut visitor, &mut incoming);
-    visitor.leave(ending, last, incoming.get_mut());
+    let Ok(mut visitor) = Visitor::arrive(id, stream, Door::WebSocket, lobby) else {
+        return close(stream, &ErrorResponse::ROOM_FULL.to_bytes());
+    };
+    visitor.answer(handshake::switching_protocols(&accept));
+    let mut reader = MessageReader::new(input, MAX_MESSAGE_BYTES);
+    let (ending, last) = listen(&mut visitor, &mut reader);
+    visitor.leave(ending, last, reader.get_mut());
 }
 
 /// Listens to a client until its end. Returns that, and the last bytes for it.
-fn listen(visitor: &mut Visitor, incoming: &mut Incoming<impl Read>) -> (Ending, Vec<u8>) {
-    let close = websocket::close_frame;
+fn listen(visitor: &mut Visitor, reader: &mut MessageReader<impl Read>) -> (Ending, Vec<u8>) {
+    let close = frame::close_frame;
     let refused = |why: &str, code| {
         let last = [Door::WebSocket.put(&error(why)), close(code)].concat();
         (Ending::ProtocolError, last)
     };
     loop {
-        match incoming.receive() {
+        match reader.receive() {
             Ok(Received::Binary(bytes)) => match Message::from_bytes(bytes, MAX_BODY_BYTES) {
                 Ok(message) if visitor.takes_leave(&message) => {
-                    return (Ending::Left, close(websocket::NORMAL));
+                    return (Ending::Left, close(frame::NORMAL_CLOSURE));
                 }
                 Ok(_) => visitor.pass_on(),
-                Err(why) => return refused(&why.to_string(), websocket::POLICY),
+                Err(why) => return refused(&why.to_string(), frame::POLICY_VIOLATION),
             },
             Ok(Received::Text(_)) => {
-                return refused("binary messages only", websocket::NOT_ACCEPTED);
+                return refused("binary messages only", frame::UNSUPPORTED_DATA);
             }
             Ok(Received::Ping(payload)) => {
-                visitor.answer(websocket::control_frame(Opcode::Pong, payload));
+                visitor.answer(frame::control_frame(Opcode::Pong, payload));
             }
-            Ok(Received::Pong | Received::Part) => visitor.answer(Vec::new()),
+            Ok(Received::Pong | Received::Fragment) => visitor.answer(Vec::new()),
             // The goodbye is answered with the same (section 5.5.1).
             Ok(Received::Close(code)) => {
-                return (Ending::Left, close(code.unwrap_or(websocket::NORMAL)));
+                return (Ending::Left, close(code.unwrap_or(frame::NORMAL_CLOSURE)));
             }
-            Err(Trouble::Broken(code, _)) => return (Ending::ProtocolError, close(code)),
-            Err(Trouble::Lost(_)) => return (Ending::Disconnected, Vec::new()),
+            Err(Error::Protocol(code, _)) => return (Ending::ProtocolError, close(code)),
+            Err(Error::Io(_)) => return (Ending::Disconnected, Vec::new()),
         }
     }
 }
