@@ -20,7 +20,7 @@ pub struct KnownHosts {
 }
 
 impl KnownHosts {
-    /// Makes a list of `HOST` or `HOST:PORT`: the addresses of the listeners
+    /// Makes the list from hosts with or without a port: the addresses of the listeners
     /// as they were given on the command line, and the value of `--host`.
     pub fn new<'a>(hosts: impl IntoIterator<Item = &'a str>) -> KnownHosts {
         let mut names = Vec::new();
