@@ -143,6 +143,13 @@ mod tests {
     }
 
     #[test]
+    fn all_lines_of_the_response_to_an_upgrade_end_with_cr_lf() {
+        let head = String::from_utf8(switching_protocols(ACCEPT)).expect("it is text");
+        assert!(head.ends_with("\r\n\r\n"));
+        assert!(!head.replace("\r\n", "").contains(['\r', '\n']), "{head:?}");
+    }
+
+    #[test]
     fn only_a_page_of_the_same_origin_gets_a_websocket() {
         for own in ["http://localhost:8080", "https://LOCALHOST:8080"] {
             assert_eq!(route(&format!("{UPGRADE}Origin: {own}\r\n\r\n")), ACCEPT);
