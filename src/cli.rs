@@ -114,6 +114,16 @@ impl Args {
         given.map_or_else(|| default.to_string(), |address| self.checked(address))
     }
 
+    /// Takes out `--host`: a further name or address, without a port, that the
+    /// `Host` field of a request may name.
+    pub fn host(&mut self) -> Option<String> {
+        let name = self.value("--host", "a name, as in chat.example")?;
+        if name.contains('/') || check_address(&format!("{name}:0")).is_err() {
+            self.refuse(&format!("--host needs a name without a port, not \"{name}\""));
+        }
+        Some(name)
+    }
+
     /// Takes out an option without a value; whether it was there.
     pub fn flag(&mut self, option: &str) -> bool {
         let at = self.left.iter().position(|a| a == option);

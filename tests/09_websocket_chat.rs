@@ -119,8 +119,8 @@ fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
 #[test]
 fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
     let story = Story::new(Rule {
-        rule: "an upgrade is answered with 101, Upgrade, Connection and the hash of its key, however the request arrives and is written; with an Origin that is not this server's own Host (`null` too) it is answered with 403",
-        why: "the hash shows that the server knows WebSocket: base64 of SHA-1 of the key with 258EAFA5-E914-47DA-95CA-C5AB0DC85B11 behind it. The Origin shows which page asks: any page may connect to any server, so the server has to look",
+        rule: "an upgrade is answered with 101, Upgrade, Connection and the hash of its key, however the request arrives and is written; with an Origin that is not this server's own Host (`null` too) it is answered with 403; with a Host that is not one of this server's, with 421",
+        why: "the hash shows that the server knows WebSocket: base64 of SHA-1 of the key with 258EAFA5-E914-47DA-95CA-C5AB0DC85B11 behind it. The Origin shows which page asks: any page may connect to any server, so the server has to look. The Host shows by which name the browser came here: another site may give its own name the address of this server",
         read: "lessons/09_websocket_chat.md, \"The idea\"",
         by_hand: r#"curl -i http://127.0.0.1:8080/chat -H "Upgrade: websocket" -H "Connection: Upgrade" -H "Sec-WebSocket-Version: 13" -H "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==""#,
     });
@@ -199,7 +199,7 @@ fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
 }
 
 #[track_caller]
-fn only_its_own_page(story: &Story, server: &Program, ann: &Socket) {
+fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
     story.because("a page from elsewhere runs in the browser of somebody who may come in here: the browser says where the page is from, and the server must not let it in. `null` is a page from nowhere, or one that hides where it is from");
     let port = server.address.port();
     let foreign = [
@@ -218,19 +218,47 @@ fn only_its_own_page(story: &Story, server: &Program, ann: &Socket) {
         let fields = [&UPGRADE[..], &[&origin]].concat();
         server.refuses(403, server.get("/chat", &fields));
     }
-    story.because("the server's own page comes from its own Host, as the browser was told to find it, over TLS perhaps, and capitals mean nothing there; who says nothing of an Origin is no browser");
+    story.because("the server's own page comes from its own Host, as the browser was told to find it, over TLS perhaps, and capitals mean nothing there; a client that sends no Origin is no browser");
     for (number, (host, origin)) in (20..).zip([
         ("127.0.0.1", "http://127.0.0.1"),
         ("localhost", "http://localhost"),
-        ("chat.example", "https://chat.example"),
-        ("Chat.Example", "http://chat.EXAMPLE"),
+        ("LOCALHOST", "https://LocalHost"),
     ]) {
-        let own = format!(
-            "GET /chat HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {origin}:{port}\r\n{}\r\n\r\n",
-            UPGRADE.join("\r\n")
-        );
+        let own = from_page(&format!("{host}:{port}"), &format!("{origin}:{port}"));
         comes_and_goes(&server.upgraded_by("zed", &own, &[]), ann, number);
     }
+    story.because("the owner of evil.example may let that name point to the address of this server (\"DNS rebinding\"). Then Host and Origin are equal, but the page is still another site's: so the server must know its own names");
+    is_unknown(story, server, "evil.example");
+    is_unknown(story, server, "127.0.0.1.evil.example");
+    is_unknown(story, server, "chat.example");
+    story.because("--host NAME adds a name, with any port: capitals mean nothing in it");
+    let usual = ["127.0.0.1:0", "--heartbeat-ms", "3600000"];
+    let named = story.serve(PROGRAM, &[&usual[..], &["--host", "chat.example"]].concat());
+    let bob = named.lets_in("ann", "ann");
+    for (number, (host, origin)) in (20..).zip([
+        ("chat.example", "https://chat.example"),
+        ("Chat.Example:8443", "http://chat.EXAMPLE:8443"),
+        ("localhost", "http://localhost"),
+    ]) {
+        let own = from_page(host, origin);
+        comes_and_goes(&named.upgraded_by("zed", &own, &[]), &bob, number);
+    }
+    is_unknown(story, &named, "evil.example");
+}
+
+/// The upgrade that a page of this origin asks for.
+fn from_page(host: &str, origin: &str) -> String {
+    let fields = UPGRADE.join("\r\n");
+    format!("GET /chat HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n{fields}\r\n\r\n")
+}
+
+/// A page gets nothing from a server that does not have this name.
+#[track_caller]
+fn is_unknown(story: &Story, server: &Program, name: &str) {
+    let host = format!("{name}:{}", server.address.port());
+    story.step("somebody", format!("Host: {host}, Origin: http://{host}"));
+    server.asked(from_page(&host, &format!("http://{host}"))).must_be(&[403, 421]);
+    server.asked(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).must_be(&[403, 421]);
 }
 
 /// Zed joins, says something to ann, and goes.

@@ -539,7 +539,7 @@ fn waits(story: &Story, until: Instant) {
 
 fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
     let story = Story::new(Rule {
-        rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both doors open on loopback addresses only: another one is refused with a line, exit status 1",
+        rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both doors open on loopback addresses only: another one is refused with a line, exit status 1. Only a page of a loopback host or of the --host may connect",
         why: "a room knows messages, not how they came: put the frames around them at the door. And what crosses a network in clear, everybody on the way can read: passwords too",
         read: "lessons/10_secure_chat.md, \"The code\"",
         by_hand: "cargo run --example 10_secure_chat serve; then join ann, and http://127.0.0.1:8080/ in a browser",
@@ -588,7 +588,19 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
         }
     }
     let named = ["serve", "localhost:0", "--web", "localhost:0", "--accounts", &accounts];
-    serve_as(&story, &named);
+    let more = ["--host", "chat.example"];
+    let (_server, web) = serve_as(&story, &[&named[..], &more].concat());
+    story.because("a page must come from a name of this server: a loopback name, or the one of --host. Another site may give its own name the address of this server (\"DNS rebinding\"): then Host and Origin are equal, and the page is still not ours");
+    let fields = UPGRADE.join("\r\n");
+    for (host, statuses) in
+        [("localhost:8080", &[101][..]), ("chat.example", &[101]), ("evil.example", &[403, 421])]
+    {
+        let head = format!(
+            "GET /chat HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\n{fields}\r\n\r\n"
+        );
+        story.step("somebody", format!("Host: {host}, Origin: https://{host}"));
+        web.asked(head).must_be(statuses);
+    }
     if has_ipv6() {
         serve_as(&story, &["serve", "[::1]:0", "--web", "[::1]:0", "--accounts", &accounts]);
     }

@@ -34,6 +34,7 @@ use socket_chat::cli::{self, Args, Failure};
 use socket_chat::line::{Found, read_line};
 use socket_chat::net::tcp::{self, Connection};
 use socket_chat::web::browser;
+use socket_chat::web::hosts::KnownHosts;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 const USAGE: &str = "\
 usage: 10_secure_chat serve [ADDRESS] [--web ADDRESS] [--accounts FILE]
+                            [--host NAME]
                             [--tls DIR [--tls-chat ADDRESS] [--tls-web ADDRESS]]
        10_secure_chat join NAME [ADDRESS] [--ca FILE]
        10_secure_chat adduser NAME [--accounts FILE]
@@ -56,6 +58,8 @@ usage: 10_secure_chat serve [ADDRESS] [--web ADDRESS] [--accounts FILE]
              (--web) 127.0.0.1:8080. Passwords arrive there in clear, so only
              programs on this machine may come
   --accounts FILE      names and passwords, accounts.txt if not given
+  --host NAME          a name of this server in the address bar of a browser,
+                       beside localhost and its IP addresses, with any port
   --tls DIR            two more doors, with TLS, which may face the network:
   --tls-chat ADDRESS   for terminals, 127.0.0.1:12346 if not given
   --tls-web ADDRESS    for browsers, 127.0.0.1:8443 if not given
@@ -80,6 +84,7 @@ fn main() -> Result<(), Failure> {
 fn serve(mut args: Args) -> Result<(), Failure> {
     let web = args.address_of("--web", "127.0.0.1:8080");
     let file = accounts_file(&mut args);
+    let host = args.host();
     let tls = args.value("--tls", "a folder with certificates").map(|directory| {
         let chat = args.address_of("--tls-chat", "127.0.0.1:12346");
         let web = args.address_of("--tls-web", "127.0.0.1:8443");
@@ -93,6 +98,8 @@ fn serve(mut args: Args) -> Result<(), Failure> {
         let add = "cargo run --example 10_secure_chat adduser NAME";
         cli::warn(format_args!("{} has no account yet: {add}", file.display()));
     }
+    let hosts = [Some(&web), tls.as_ref().map(|(_, _, web)| web), host.as_ref()];
+    browser::serve_hosts(KnownHosts::new(hosts.into_iter().flatten().map(String::as_str)));
     let (chat, page) = (only_here(&address)?, only_here(&web)?);
     let tls = tls.map(|(directory, chat, web)| {
         let outside = [tcp::unused(&chat)?, tcp::unused(&web)?];

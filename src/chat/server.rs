@@ -9,6 +9,7 @@ use crate::chat::web_session::{self, WebEndpoint};
 use crate::cli::{self, Failure};
 use crate::net::tcp;
 use crate::stop::Stop;
+use crate::web::hosts::KnownHosts;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +20,9 @@ use std::thread::{self, JoinHandle};
 pub enum Endpoint {
     /// Messages on TCP, at this address.
     Tcp(String),
-    /// The page and a WebSocket, at this address.
-    Web(String),
+    /// The page and a WebSocket, at this address, for requests that name one of
+    /// these hosts.
+    Web(String, KnownHosts),
 }
 
 /// A room with its listeners.
@@ -65,7 +67,7 @@ impl Server {
         let stop = Stop::prepare()?;
         let mut listeners = Vec::new();
         for endpoint in endpoints {
-            let (Endpoint::Tcp(address) | Endpoint::Web(address)) = endpoint;
+            let (Endpoint::Tcp(address) | Endpoint::Web(address, _)) = endpoint;
             let listener = TcpListener::bind(address).map_err(|e| tcp::bind_error(address, &e))?;
             listeners.push((listener, endpoint.clone()));
         }
@@ -92,7 +94,10 @@ impl Server {
     ) -> Result<(), Failure> {
         let address = listener.local_addr()?;
         let (stopping, room) = (Arc::clone(&self.stopping), self.room.clone());
-        let web = Arc::new(WebEndpoint::default());
+        let web = match endpoint {
+            Endpoint::Tcp(_) => None,
+            Endpoint::Web(_, hosts) => Some(Arc::new(WebEndpoint::new(Some(hosts)))),
+        };
         let thread = thread::Builder::new().name("acceptor".into()).spawn(move || {
             loop {
                 let (stream, _) = tcp::accept(&listener);
@@ -100,9 +105,9 @@ impl Server {
                     return;
                 }
                 let id = next_id.fetch_add(1, Ordering::Relaxed);
-                match &endpoint {
-                    Endpoint::Tcp(_) => session::spawn(id, stream, &room),
-                    Endpoint::Web(_) => web_session::spawn(id, stream, &room, &web),
+                match &web {
+                    None => session::spawn(id, stream, &room),
+                    Some(web) => web_session::spawn(id, stream, &room, web),
                 }
             }
         })?;

@@ -6,7 +6,7 @@
 
 use crate::chat::decode;
 use crate::chat::message::{Kind, Message};
-use crate::web::websocket::{self, Opcode};
+use crate::web::frame::{self, Opcode};
 use std::borrow::Cow;
 
 /// The kind of a client's connection.
@@ -27,7 +27,7 @@ impl Transport {
         let mut wire = Vec::with_capacity(messages.len() + messages.len() / 8);
         while let Some(length) = decode::whole_length(messages) {
             let (first, rest) = messages.split_at(length);
-            websocket::append_frame(Opcode::Binary, first, &mut wire);
+            frame::append_frame(Opcode::Binary, first, &mut wire);
             messages = rest;
         }
         Cow::Owned(wire)
@@ -37,7 +37,7 @@ impl Transport {
     pub fn ping(self) -> Vec<u8> {
         match self {
             Transport::Tcp => Message::new(Kind::Ping, "", "").to_bytes(),
-            Transport::WebSocket => websocket::control_frame(Opcode::Ping, b""),
+            Transport::WebSocket => frame::control_frame(Opcode::Ping, b""),
         }
     }
 
@@ -46,7 +46,7 @@ impl Transport {
         let leave = Message::new(Kind::Leave, "", "server is shutting down").to_bytes();
         let mut wire = self.encode(&leave).into_owned();
         if self == Transport::WebSocket {
-            wire.extend(websocket::close_frame(websocket::GOING_AWAY));
+            wire.extend(frame::close_frame(frame::GOING_AWAY));
         }
         wire
     }

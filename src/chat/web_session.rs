@@ -8,8 +8,11 @@ use crate::chat::room_handle::{DisconnectReason, RoomHandle};
 use crate::chat::session::{READ_BUFFER_BYTES, Session, spawn_reader};
 use crate::chat::transport::Transport;
 use crate::net::deadline::{DeadlineReader, send_last};
-use crate::web::http::{self, Refusal, Request, Wanted};
-use crate::web::websocket::{self, Incoming, Opcode, Received, Trouble};
+use crate::web::frame::{self, Error, Opcode};
+use crate::web::handshake::{self, Route};
+use crate::web::hosts::KnownHosts;
+use crate::web::http::{self, ErrorResponse, Request};
+use crate::web::message_reader::{MessageReader, Received};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 use std::net::{Shutdown, TcpStream};
@@ -27,19 +30,19 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUESTS: usize = 1000;
 
 /// What all clients of one listener share before their handshake.
-#[derive(Default)]
 pub struct WebEndpoint {
     /// The connections whose request has not arrived yet, the oldest first.
     requests: Mutex<BTreeMap<u64, Arc<TcpStream>>>,
-    /// Whether a WebSocket may be opened at any path and from any page, as test
-    /// suites for WebSocket expect it.
-    is_echo: bool,
+    /// The hosts that a request may name. None: any host, any path and any
+    /// origin, as test suites for WebSocket expect it.
+    hosts: Option<KnownHosts>,
 }
 
 impl WebEndpoint {
-    /// An endpoint for a server that echoes, and is no chat.
-    pub fn for_echo() -> WebEndpoint {
-        WebEndpoint { is_echo: true, ..WebEndpoint::default() }
+    /// An endpoint for these hosts. None: for a server that echoes, and is no
+    /// chat.
+    pub fn new(hosts: Option<KnownHosts>) -> WebEndpoint {
+        WebEndpoint { requests: Mutex::default(), hosts }
     }
 
     /// Reads the request of the client with that id, and responds to it if it
@@ -52,21 +55,22 @@ impl WebEndpoint {
         id: u64,
         stream: &'a Arc<TcpStream>,
     ) -> Option<(BufReader<DeadlineReader<'a>>, String)> {
+        let local = stream.local_addr().ok()?.ip();
         let reader = DeadlineReader::new(stream, REQUEST_TIMEOUT);
         let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, reader);
         self.begin(id, stream);
-        let wanted = Request::read(&mut input)
-            .and_then(|request| request.wanted(self.is_echo).map_err(Some));
+        let route = Request::read(&mut input)
+            .and_then(|request| request.route(self.hosts.as_ref(), local).map_err(Some));
         self.requests().remove(&id);
-        match wanted {
-            Ok(Wanted::WebSocket(accept)) => {
+        match route {
+            Ok(Route::WebSocket(accept)) => {
                 input.get_mut().clear();
                 // It fails only for a connection that is gone.
                 let _ = stream.set_nodelay(true);
                 return Some((input, accept));
             }
-            Ok(Wanted::Page) => send_last(stream, &http::page()),
-            Err(Some(refusal)) => send_last(stream, &refusal.to_bytes()),
+            Ok(Route::Page) => send_last(stream, &http::page()),
+            Err(Some(error)) => send_last(stream, &error.to_bytes()),
             Err(None) => {}
         }
         None
@@ -94,25 +98,31 @@ impl WebEndpoint {
 /// thread of its own; `id` is a new number for each connection.
 pub fn spawn(id: u64, stream: TcpStream, room: &RoomHandle, endpoint: &Arc<WebEndpoint>) {
     let endpoint = Arc::clone(endpoint);
-    spawn_reader(id, stream, room, &Refusal::BUSY.to_bytes(), move |id, stream, room| {
-        let Some((input, accept)) = endpoint.handshake(id, stream) else { return };
-        let Ok(mut session) = Session::open(id, stream, Transport::WebSocket, room) else {
-            return send_last(stream, &Refusal::FULL.to_bytes());
-        };
-        session.reply_bytes(http::switching(&accept));
-        let mut frames = Incoming::new(input, MAX_MESSAGE_BYTES);
-        let (reason, last_bytes) = read_loop(&mut session, &mut frames);
-        session.close(reason, last_bytes);
-    });
+    spawn_reader(
+        id,
+        stream,
+        room,
+        &ErrorResponse::OVERLOADED.to_bytes(),
+        move |id, stream, room| {
+            let Some((input, accept)) = endpoint.handshake(id, stream) else { return };
+            let Ok(mut session) = Session::open(id, stream, Transport::WebSocket, room) else {
+                return send_last(stream, &ErrorResponse::ROOM_FULL.to_bytes());
+            };
+            session.reply_bytes(handshake::switching_protocols(&accept));
+            let mut reader = MessageReader::new(input, MAX_MESSAGE_BYTES);
+            let (reason, last_bytes) = read_loop(&mut session, &mut reader);
+            session.close(reason, last_bytes);
+        },
+    );
 }
 
 /// Reads from a client until its end. Returns the reason, and the last bytes for
 /// the client.
 fn read_loop(
     session: &mut Session,
-    frames: &mut Incoming<impl Read>,
+    reader: &mut MessageReader<impl Read>,
 ) -> (DisconnectReason, Vec<u8>) {
-    let close = websocket::close_frame;
+    let close = frame::close_frame;
     let refused = |why: &str, code| {
         let error = Message::error(why);
         (
@@ -121,29 +131,29 @@ fn read_loop(
         )
     };
     loop {
-        match frames.receive() {
+        match reader.receive() {
             Ok(Received::Binary(bytes)) => match Message::from_bytes(bytes, MAX_BODY_BYTES) {
                 Ok(message) => {
                     if let ControlFlow::Break(reason) = session.receive(&message) {
-                        return (reason, close(websocket::NORMAL));
+                        return (reason, close(frame::NORMAL_CLOSURE));
                     }
                     session.pass_on();
                 }
-                Err(why) => return refused(&why.to_string(), websocket::POLICY),
+                Err(why) => return refused(&why.to_string(), frame::POLICY_VIOLATION),
             },
             Ok(Received::Text(_)) => {
-                return refused("binary messages only", websocket::NOT_ACCEPTED);
+                return refused("binary messages only", frame::UNSUPPORTED_DATA);
             }
             Ok(Received::Ping(payload)) => {
-                session.reply_bytes(websocket::control_frame(Opcode::Pong, payload));
+                session.reply_bytes(frame::control_frame(Opcode::Pong, payload));
             }
-            Ok(Received::Pong | Received::Part) => session.sign_of_life(),
+            Ok(Received::Pong | Received::Fragment) => session.sign_of_life(),
             // A close frame is answered with the same code (section 5.5.1).
             Ok(Received::Close(code)) => {
-                return (DisconnectReason::Left, close(code.unwrap_or(websocket::NORMAL)));
+                return (DisconnectReason::Left, close(code.unwrap_or(frame::NORMAL_CLOSURE)));
             }
-            Err(Trouble::Broken(code, _)) => return (DisconnectReason::ProtocolError, close(code)),
-            Err(Trouble::Lost(_)) => return (DisconnectReason::Disconnected, Vec::new()),
+            Err(Error::Protocol(code, _)) => return (DisconnectReason::ProtocolError, close(code)),
+            Err(Error::Io(_)) => return (DisconnectReason::Disconnected, Vec::new()),
         }
     }
 }

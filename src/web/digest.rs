@@ -1,11 +1,11 @@
-//! Digests, which the standard library does not have: SHA-1 and base64 for the
-//! handshake of WebSocket, SHA-256, HMAC and PBKDF2 for passwords.
+//! SHA-1 (RFC 3174) and base64 (RFC 4648) for the handshake of WebSocket,
+//! because the standard library has neither.
 //!
-//! Knows bytes, and nothing else. Introduced by step 09 and step 10.
+//! This module knows only bytes. Introduced by step 09.
 //!
-//! SHA-1 is broken for signatures: two texts with the same digest can be made
-//! on purpose. WebSocket asks it only whether the other side has understood
-//! the question, and for that it is good enough (RFC 6455, section 10.8).
+//! SHA-1 is broken for signatures, because an attacker can make two texts with
+//! the same digest. The handshake does not depend on that: the digest only
+//! shows that the server understands WebSocket (RFC 6455, section 10.8).
 
 /// The SHA-1 digest of `message` (RFC 3174; FIPS 180-4).
 ///
@@ -13,7 +13,7 @@
 /// let digest = socket_chat::web::digest::sha1(b"abc");
 /// assert_eq!(digest[..4], [0xa9, 0x99, 0x3e, 0x36]);
 /// ```
-#[allow(clippy::many_single_char_names)] // as the RFC calls them
+#[allow(clippy::many_single_char_names)] // the names of the RFC
 pub fn sha1(message: &[u8]) -> [u8; 20] {
     let mut state: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     for block in padded(message, 0).chunks_exact(64) {
@@ -51,9 +51,9 @@ pub fn sha1(message: &[u8]) -> [u8; 20] {
     digest
 }
 
-/// A message in whole blocks of 64 bytes: behind it a bit 1, zeros, and its
-/// length in bits, with that of `before` bytes that were mixed in already
-/// (RFC 3174, section 4; SHA-256 does the same).
+/// Pads a message to whole blocks of 64 bytes: after the message come a bit 1,
+/// zeros, and the length in bits (RFC 3174, section 4; SHA-256 does the same).
+/// The length includes `before` bytes that were hashed before the message.
 pub fn padded(message: &[u8], before: usize) -> Vec<u8> {
     let mut blocks = message.to_vec();
     blocks.push(0x80);
@@ -68,8 +68,8 @@ pub fn padded(message: &[u8], before: usize) -> Vec<u8> {
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Writes bytes as text: three bytes as four of 64 characters, the rest filled
-/// up with `=` (RFC 4648, section 4).
+/// Encodes bytes as text: three bytes become four of 64 characters, and `=` fills
+/// up the last four (RFC 4648, section 4).
 ///
 /// ```
 /// assert_eq!(socket_chat::web::digest::base64(b"foob"), "Zm9vYg==");
@@ -80,7 +80,7 @@ pub fn base64(bytes: &[u8]) -> String {
         let byte = |n: usize| u32::from(three.get(n).copied().unwrap_or(0));
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for n in 0..4 {
-            // Characters behind the last byte have nothing to say.
+            // Characters that contain no bit of a byte become `=`.
             let character = ALPHABET[(bits >> (18 - 6 * n) & 63) as usize];
             text.push(if n <= three.len() { character.into() } else { '=' });
         }
@@ -88,8 +88,8 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// The bytes that a base64 text stands for; None if it is none, or has bits
-/// that stand for nothing (RFC 4648, section 3.5).
+/// Decodes a base64 text. The result is None if the text is not base64, or if
+/// one of its unused bits is not 0 (RFC 4648, section 3.5).
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     let data = text.trim_end_matches('=');
     let fill = text.len() - data.len();
@@ -105,7 +105,7 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
             bits = 0;
         }
     }
-    // What is left are 12 bits with one byte, or 18 with two.
+    // `bits` still holds 12 bits that contain one byte, or 18 that contain two.
     let unused = 2 * fill;
     let rest = (bits >> unused << (8 * fill)).to_be_bytes();
     bytes.extend_from_slice(&rest[1..4 - fill][..if fill == 0 { 0 } else { 3 - fill }]);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn sha1_gives_the_published_answers() {
+    fn sha1_gives_the_published_digests() {
         for (message, digest) in [
             ("", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
             ("abc", "a9993e364706816aba3e25717850c26c9cd0d89d"),
@@ -133,14 +133,14 @@ mod tests {
         ] {
             assert_eq!(hex(&sha1(message.as_bytes())), digest);
         }
-        // At the edges of a block each length pads in its own way. The digest
-        // of all these digests, as Python's hashlib has it.
+        // The padding depends on the length. This is the digest of the digests
+        // of all lengths up to two blocks, as Python's hashlib computes it.
         let all: Vec<u8> = (0..=129).flat_map(|length| sha1(&vec![b'x'; length])).collect();
         assert_eq!(hex(&sha1(&all)), "917e149b75e688b99b568bb19d9a8970db0ffe1c");
     }
 
     #[test]
-    fn base64_gives_the_published_answers() {
+    fn base64_gives_the_published_texts() {
         for (bytes, text) in [
             ("", ""),
             ("f", "Zg=="),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_accept_key_is_that_of_rfc_6455() {
+    fn the_accept_value_is_that_of_rfc_6455() {
         let joined = "dGhlIHNhbXBsZSBub25jZQ==258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
         assert_eq!(base64(&sha1(joined.as_bytes())), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
