@@ -81,13 +81,27 @@ impl Server {
         self.doors.iter().map(|(here, _)| *here).collect()
     }
 
-    /// Serves until it is asked to stop, and has said goodbye.
+    /// Serves until it is asked to stop, then closes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`close`](Server::close).
+    pub fn run(mut self) -> Result<(), Failure> {
+        self.wait_for_stop();
+        self.close()
+    }
+
+    /// Sleeps until the server is asked to stop.
+    pub fn wait_for_stop(&mut self) {
+        self.stop.wait();
+    }
+
+    /// Says goodbye to all clients, closes the listeners, and prints `bye`.
     ///
     /// # Errors
     ///
     /// That of printing, and a thread that has panicked.
-    pub fn run(mut self) -> Result<(), Failure> {
-        self.stop.wait();
+    pub fn close(self) -> Result<(), Failure> {
         self.stopping.store(true, Ordering::Relaxed);
         let panicked = || Failure::new("a thread of the server has panicked");
         self.lobby.room.send(Event::Stop).map_err(|_| panicked())?;

@@ -26,9 +26,28 @@ const STACK_BYTES: usize = 64 * 1024;
 /// Whether standard error says already that no thread is to be had.
 static SHORT_OF_THREADS: AtomicBool = AtomicBool::new(false);
 
-/// Says whether somebody with this name and password may come in, or why not.
-/// It may take its time: the thread that reads from the client waits for it.
-pub type LoginCheck = dyn Fn(&str, &[u8]) -> Result<(), String> + Send + Sync;
+/// The ERROR for a wrong password and for an unknown name. A login check that
+/// returns exactly this text has seen a failed login; every other text is a
+/// refusal, which does not count as a failure of the connection.
+pub const WRONG_LOGIN: &str = "wrong name or password";
+
+/// One attempt to log in.
+pub struct LoginAttempt<'a> {
+    /// The number of the client's connection.
+    pub connection: u64,
+    /// The client's stream. Only the thread that makes the attempt reads from it.
+    pub stream: &'a TcpStream,
+    /// The name of the account.
+    pub name: &'a str,
+    /// The password, as it was received.
+    pub password: &'a [u8],
+    /// Earlier logins that failed on this connection.
+    pub failures: u32,
+}
+
+/// Checks an attempt to log in, and returns the text of the ERROR if it is
+/// refused. It may block: only the thread that reads from the client waits.
+pub type LoginCheck = dyn Fn(&LoginAttempt) -> Result<(), String> + Send + Sync;
 
 /// What a newcomer needs to get in.
 #[derive(Clone)]
@@ -116,6 +135,7 @@ fn listen_to(id: u64, stream: &Arc<TcpStream>, lobby: &Lobby) {
 /// What a reader knows of its client.
 pub struct Visitor<'a> {
     id: u64,
+    stream: Arc<TcpStream>,
     door: Door,
     /// None: it has not joined.
     name: Option<String>,
@@ -139,7 +159,8 @@ impl Visitor<'_> {
         lobby: &'a Lobby,
     ) -> Result<Visitor<'a>, String> {
         lobby.ask(|answer| Event::Arrived(id, Arc::clone(stream), door, answer))?;
-        Ok(Visitor { id, door, name: None, said: Vec::new(), failures: 0, lobby })
+        let stream = Arc::clone(stream);
+        Ok(Visitor { id, stream, door, name: None, said: Vec::new(), failures: 0, lobby })
     }
 
     /// Takes one message. True: it was a goodbye, or one failed login too many.
@@ -184,8 +205,14 @@ impl Visitor<'_> {
     /// that: only this thread does.
     fn log_in(&mut self, name: &str, password: &str) {
         let Some(logins) = &self.lobby.logins else { return };
-        let tried = logins(name, password.as_bytes());
-        self.failures += u32::from(tried.is_err());
+        let tried = logins(&LoginAttempt {
+            connection: self.id,
+            stream: &self.stream,
+            name,
+            password: password.as_bytes(),
+            failures: self.failures,
+        });
+        self.failures += u32::from(tried.as_ref().is_err_and(|why| why == WRONG_LOGIN));
         let entered = tried.and_then(|()| self.enter(name).map_err(|_| "already here".into()));
         if let Err(why) = entered {
             self.tell(&error(&why));
