@@ -6,7 +6,8 @@
 //! password; [`LoginOrder`] decides when, and whether at all.
 
 use crate::accounts_file::AccountsFile;
-use crate::login_order::{BUSY, LoginOrder, Outcome};
+use crate::login_names::Outcome;
+use crate::login_order::{BUSY, LoginOrder};
 use socket_chat::chat::session::{LoginAttempt, WRONG_LOGIN};
 use std::hash::RandomState;
 use std::io::ErrorKind;
@@ -138,4 +139,96 @@ fn is_gone(stream: &TcpStream) -> bool {
         }
     };
     stream.set_read_timeout(before).is_err() || is_gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::PrivateFolder;
+    use std::fs;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
+
+    /// `correct horse`, with one round in place of 600,000.
+    const HASH: &str =
+        "$pbkdf2-sha256$1$MDEyMzQ1Njc4OWFiY2RlZg$Yy2wRoe.n2N8tqLlzlMT/6LDwe.Z8g08lxr.xEewy.c";
+
+    /// A queue with the accounts ann and bob.
+    fn queue() -> (LoginQueue, PrivateFolder) {
+        let folder = PrivateFolder::new(&std::env::temp_dir()).expect("a folder");
+        let path = folder.path().join("accounts.txt");
+        fs::write(&path, format!("ann {HASH}\nbob {HASH}\n")).expect("a file");
+        (LoginQueue::new(AccountsFile::open(path).expect("it is right")), folder)
+    }
+
+    /// A connection: the client's stream and the server's.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("its address"));
+        (client.expect("it listens"), listener.accept().expect("it has connected").0)
+    }
+
+    fn attempt(
+        queue: &LoginQueue,
+        stream: &TcpStream,
+        name: &str,
+        password: &str,
+    ) -> Result<(), String> {
+        let password = password.as_bytes();
+        queue.attempt(&LoginAttempt { connection: 1, stream, name, password, failures: 0 })
+    }
+
+    #[test]
+    fn after_five_failures_a_name_waits_and_others_do_not() {
+        let ((queue, _folder), (_client, stream)) = (queue(), connection());
+        for _ in 0..5 {
+            assert_eq!(attempt(&queue, &stream, "ann", "wrong"), Err(WRONG_LOGIN.into()));
+        }
+        let wait = Err("too many attempts: try again in 1 s".into());
+        assert_eq!(attempt(&queue, &stream, "ann", "correct horse"), wait);
+        assert_eq!(attempt(&queue, &stream, "bob", "correct horse"), Ok(()));
+    }
+
+    #[test]
+    fn a_client_that_has_gone_is_skipped_and_that_is_no_failure() {
+        let ((queue, _folder), (client, stream)) = (queue(), connection());
+        client.shutdown(Shutdown::Write).expect("it was open");
+        for _ in 0..9 {
+            let skipped = Err("the connection was closed".into());
+            assert_eq!(attempt(&queue, &stream, "ann", "wrong"), skipped);
+        }
+        let (_client, stream) = connection();
+        assert_eq!(attempt(&queue, &stream, "ann", "correct horse"), Ok(()));
+    }
+
+    #[test]
+    fn looking_for_the_end_of_a_stream_changes_nothing() {
+        let (mut client, stream) = connection();
+        let before = Some(Duration::from_secs(7));
+        stream.set_read_timeout(before).expect("a timeout");
+        assert!(!is_gone(&stream), "it is silent");
+        client.write_all(b"x").expect("it is open");
+        assert!(!is_gone(&stream), "it has said something");
+        assert_eq!(stream.read_timeout().expect("a timeout"), before);
+    }
+
+    #[test]
+    fn the_stop_wakes_an_attempt_that_waits() {
+        let ((queue, _folder), (_client, stream)) = (queue(), connection());
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for number in 0..cores as u64 {
+            let name = format!("zed{number}");
+            let other = queue.lock().arrive(0, &name, true, 0, Instant::now());
+            assert!(other.is_ok(), "it keeps a worker busy, or waits");
+        }
+        let before = queue.lock().waiting();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| attempt(&queue, &stream, "ann", "correct horse"));
+            while queue.lock().waiting() == before {
+                thread::yield_now();
+            }
+            queue.close();
+            assert!(waiting.join().expect("no panic").is_err_and(|why| why.contains("shutting")));
+        });
+    }
 }

@@ -4,28 +4,16 @@
 //! time from its caller. [`LoginQueue`](crate::login::LoginQueue) asks it under
 //! a lock.
 
+use crate::login_names::{Names, Outcome};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
-
-/// Failures in a row after which a name has to wait.
-const FREE_FAILURES: u32 = 5;
-
-/// The longest time that a name has to wait.
-const MAX_WAIT: Duration = Duration::from_secs(4);
-
-/// How long the attempts for a name that had to wait are collected, before one
-/// of them is drawn.
-pub const DRAW_TIME: Duration = Duration::from_secs(2);
 
 /// Attempts that wait at the same time, at most.
 pub const MAX_WAITING: usize = 32;
 
 /// One name in so many that has no account is treated as if it had one.
-const ONE_IN: u64 = 16;
-
-/// Names whose failures are remembered, at most.
-const MAX_NAMES: usize = 10_000;
+const ONE_IN: u64 = 32;
 
 /// Connections whose refusals are remembered, at most.
 const MAX_REFUSED: usize = 4096;
@@ -36,24 +24,13 @@ pub const BUSY: &str = "the server is busy: try again later";
 /// The ERROR for an attempt that was waiting when the server stopped.
 const STOPPING: &str = "the server is shutting down";
 
-/// How an attempt has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The password was right.
-    Right,
-    /// The password was wrong, or the name has no account.
-    Wrong,
-    /// The client had gone, so nothing was checked.
-    Skipped,
-}
-
 /// All attempts that wait, and what is remembered of the earlier ones.
 pub struct LoginOrder {
     /// Passwords that may be checked at the same time.
     workers: usize,
     /// Passwords that are being checked.
     working: usize,
-    names: HashMap<String, NameState>,
+    names: Names,
     waiting: Vec<Waiting>,
     /// Decisions that have not been fetched yet, by ticket.
     decided: HashMap<u64, Result<(), String>>,
@@ -62,19 +39,6 @@ pub struct LoginOrder {
     next_ticket: u64,
     random: RandomState,
     closed: bool,
-}
-
-/// What is remembered of a name.
-#[derive(Default)]
-struct NameState {
-    /// Failures in a row.
-    failures: u32,
-    /// Until then, every attempt is refused.
-    wait_until: Option<Instant>,
-    /// Until then, attempts are collected. Then one of them is drawn.
-    draw_at: Option<Instant>,
-    /// Whether a password for this name is being checked.
-    is_busy: bool,
 }
 
 /// An attempt that waits.
@@ -95,7 +59,7 @@ impl LoginOrder {
         LoginOrder {
             workers,
             working: 0,
-            names: HashMap::new(),
+            names: Names::default(),
             waiting: Vec::new(),
             decided: HashMap::new(),
             refused: BTreeSet::new(),
@@ -122,19 +86,12 @@ impl LoginOrder {
         if self.closed {
             return Err(STOPPING.into());
         }
-        let is_alone = self.waiting.iter().all(|other| other.name != name);
-        if let Some(state) = self.names.get_mut(name) {
-            if let Some(wait) = state.wait_until.and_then(|end| end.checked_duration_since(now)) {
-                remember(&mut self.refused, connection);
-                return Err(too_many(wait));
-            }
-            // The first attempt after the wait opens a draw, whether or not an
-            // earlier draw ended without a try.
-            let is_old = is_alone && !state.is_busy;
-            if state.failures >= FREE_FAILURES && (state.draw_at.is_none() || is_old) {
-                state.draw_at = Some(now + DRAW_TIME);
-            }
+        if let Some(wait) = self.names.wait(name, now) {
+            remember(&mut self.refused, connection);
+            return Err(too_many(wait));
         }
+        let is_first = self.waiting.iter().all(|other| other.name != name);
+        self.names.arrive(name, is_first, now);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let is_late_class = !has_account && !self.random.hash_one(name).is_multiple_of(ONE_IN);
@@ -157,7 +114,7 @@ impl LoginOrder {
     /// attempt, although no other attempt has ended.
     pub fn wake_at(&self, ticket: u64) -> Option<Instant> {
         let attempt = self.waiting.iter().find(|attempt| attempt.ticket == ticket)?;
-        self.names.get(&attempt.name)?.draw_at
+        self.names.draw_at(&attempt.name)
     }
 
     /// Takes back an attempt that has waited too long.
@@ -175,22 +132,18 @@ impl LoginOrder {
             let attempt = self.waiting.remove(at);
             self.decided.insert(attempt.ticket, Ok(()));
             self.working += 1;
-            self.names.entry(attempt.name).or_default().is_busy = true;
+            self.names.start(&attempt.name);
         }
         has_started
     }
 
     /// The place of the attempt that is to be tried next.
     fn next(&self, now: Instant) -> Option<usize> {
-        let is_ready = |attempt: &&Waiting| {
-            let state = self.names.get(&attempt.name);
-            state.is_none_or(|s| !s.is_busy && s.draw_at.is_none_or(|at| at <= now))
-        };
-        let first = self
-            .waiting
-            .iter()
-            .filter(is_ready)
-            .min_by_key(|attempt| (attempt.is_late_class, attempt.failures, attempt.ticket))?;
+        let first =
+            self.waiting
+                .iter()
+                .filter(|attempt| self.names.is_ready(&attempt.name, now))
+                .min_by_key(|attempt| (attempt.is_late_class, attempt.failures, attempt.ticket))?;
         let places = 0..self.waiting.len();
         places.filter(|at| self.waiting[*at].name == first.name).min_by_key(|at| {
             let attempt = &self.waiting[*at];
@@ -202,8 +155,7 @@ impl LoginOrder {
     /// all, unless the name is to be drawn: then connections that have not been
     /// refused come first, and chance decides between equals.
     fn lot(&self, attempt: &Waiting) -> (bool, u64) {
-        let is_drawn = self.names.get(&attempt.name).is_some_and(|state| state.draw_at.is_some());
-        if !is_drawn {
+        if self.names.draw_at(&attempt.name).is_none() {
             return (false, 0);
         }
         (self.refused.contains(&attempt.connection), self.random.hash_one(attempt.ticket))
@@ -225,25 +177,17 @@ impl LoginOrder {
         }
     }
 
+    /// How many attempts wait.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Takes the outcome of an attempt that was started.
     pub fn finish(&mut self, name: &str, outcome: Outcome, now: Instant) {
         self.working -= 1;
-        let state = self.names.entry(name.to_string()).or_default();
-        state.is_busy = false;
-        match outcome {
-            Outcome::Right => drop(self.names.remove(name)),
-            Outcome::Skipped if state.failures == 0 => drop(self.names.remove(name)),
-            Outcome::Skipped => {}
-            Outcome::Wrong => {
-                state.failures += 1;
-                state.draw_at = None;
-                if let Some(more) = state.failures.checked_sub(FREE_FAILURES) {
-                    let wait = Duration::from_secs(1 << more.min(8)).min(MAX_WAIT);
-                    state.wait_until = Some(now + wait);
-                    self.refuse_all(name, &too_many(wait));
-                }
-                self.forget_names(now);
-            }
+        if let Some(wait) = self.names.finish(name, outcome, now) {
+            self.refuse_all(name, &too_many(wait));
         }
         self.start_next(now);
     }
@@ -253,17 +197,6 @@ impl LoginOrder {
         for attempt in self.waiting.extract_if(.., |attempt| attempt.name == name) {
             remember(&mut self.refused, attempt.connection);
             self.decided.insert(attempt.ticket, Err(why.into()));
-        }
-    }
-
-    /// Forgets failures when somebody makes up names. Names that are in use or
-    /// have to wait are kept.
-    fn forget_names(&mut self, now: Instant) {
-        if self.names.len() > MAX_NAMES {
-            self.names.retain(|_, state| {
-                let waits = state.wait_until.is_some_and(|end| end > now);
-                state.is_busy || waits || state.draw_at.is_some()
-            });
         }
     }
 
@@ -289,3 +222,7 @@ fn too_many(wait: Duration) -> String {
     let seconds = wait.as_millis().div_ceil(1000).max(1);
     format!("too many attempts: try again in {seconds} s")
 }
+
+#[cfg(test)]
+#[path = "login_order_tests.rs"]
+mod tests;

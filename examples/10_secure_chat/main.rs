@@ -12,7 +12,7 @@
 //! it.
 //!
 //! New since 09: accounts (accounts.rs, password_hash.rs), a fair queue for
-//! logins (login.rs, login_order.rs), and TLS by stunnel (tls.rs, stunnel.rs).
+//! logins (login.rs, login_order.rs, login_names.rs), and TLS by stunnel (tls.rs, stunnel.rs).
 //! This is the last step.
 //!
 //! Lesson: lessons/10_secure_chat.md
@@ -22,6 +22,7 @@ mod accounts_file;
 mod certificates;
 mod files;
 mod login;
+mod login_names;
 mod login_order;
 mod password;
 mod password_hash;
