@@ -199,3 +199,73 @@ pub fn connect(address: &str, ca: &Path) -> Result<(Stunnel, Connection), Failur
 fn plain(address: SocketAddr) -> String {
     format!("{}:{}", address.ip(), address.port())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::certificates;
+    use crate::files::PrivateFolder;
+    use std::net::TcpStream;
+    use std::process::Command;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// The processes that this one has started, and those that they have
+    /// started: their numbers and names. The threads of this process are asked
+    /// one by one, since each knows only its own.
+    fn started_by(process: &str) -> Vec<(String, String)> {
+        let read = |file: String| fs::read_to_string(file).unwrap_or_default();
+        let tasks = fs::read_dir(format!("/proc/{process}/task"));
+        let tasks = tasks.into_iter().flatten().flatten();
+        let children = tasks.map(|task| read(format!("{}/children", task.path().display())));
+        let children: String = children.collect();
+        let all = children.split_whitespace().flat_map(|child| {
+            let name = read(format!("/proc/{child}/comm")).trim().to_string();
+            [vec![(child.to_string(), name)], started_by(child)].concat()
+        });
+        all.collect()
+    }
+
+    fn kill(process: &str) {
+        let done = Command::new("kill").args(["-9", process]).status();
+        assert!(done.is_ok_and(|status| status.success()), "kill -9 {process}");
+    }
+
+    /// Waits until this is so.
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !is_so() {
+            assert!(Instant::now() < end, "not within 20 s: {what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn stunnel_comes_back_when_it_or_its_guard_is_killed_and_ends_with_the_server() {
+        let Ok(folder) = PrivateFolder::new(&std::env::temp_dir()) else { panic!("no folder") };
+        // Without these programs there is nothing to test.
+        if certificates::make(folder.path()).is_err() || Stunnel::start("", 0).is_err() {
+            return;
+        }
+        let certificate = Certificate::find(folder.path()).expect("it was made");
+        let outside = tcp::unused("127.0.0.1:0").expect("a free port");
+        let inside = tcp::unused("127.0.0.1:0").expect("a free port");
+        let listeners = TlsListeners::open(&certificate, &[(outside, inside)]).expect("stunnel");
+        let is_open = || TcpStream::connect(outside).is_ok();
+        let own = std::process::id().to_string();
+        assert!(is_open());
+        for name in ["stunnel", "sh"] {
+            let all = started_by(&own);
+            let (old, _) = all.iter().find(|(_, found)| found == name).expect("it runs");
+            kill(old);
+            wait_until("another one runs", || {
+                let all = started_by(&own);
+                all.iter().any(|(number, found)| found == name && number != old)
+            });
+            wait_until("the listener is open again", is_open);
+        }
+        let last = started_by(&own);
+        drop(listeners);
+        assert!(!is_open(), "{last:?} have ended");
+    }
+}
