@@ -12,8 +12,13 @@ use std::time::{Duration, Instant};
 /// Attempts that wait at the same time, at most.
 pub const MAX_WAITING: usize = 32;
 
-/// One name in so many that has no account is treated as if it had one.
-const ONE_IN: u64 = 32;
+/// One name in so many that has no account is treated as if it had one, so that
+/// the order does not tell who has an account.
+const ONE_IN: u64 = 16;
+
+/// But only so many of these wait at the same time. Without that limit, many
+/// made-up names would make people wait after all.
+const MAX_DECOYS: usize = 2;
 
 /// Connections whose refusals are remembered, at most.
 const MAX_REFUSED: usize = 4096;
@@ -47,8 +52,9 @@ struct Waiting {
     ticket: u64,
     connection: u64,
     name: String,
+    has_account: bool,
     /// Whether it comes after all attempts for names that have an account.
-    is_late_class: bool,
+    is_late: bool,
     /// Earlier failures on the same connection.
     failures: u32,
 }
@@ -94,14 +100,20 @@ impl LoginOrder {
         self.names.arrive(name, is_first, now);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let is_late_class = !has_account && !self.random.hash_one(name).is_multiple_of(ONE_IN);
+        let is_late = !has_account && !self.is_decoy(name);
         let name = name.to_string();
-        self.waiting.push(Waiting { ticket, connection, name, is_late_class, failures });
+        self.waiting.push(Waiting { ticket, connection, name, has_account, is_late, failures });
         if self.waiting.len() > MAX_WAITING {
             self.refuse_the_worst();
         }
         self.start_next(now);
         Ok(ticket)
+    }
+
+    /// Whether a name without an account is treated as if it had one.
+    fn is_decoy(&self, name: &str) -> bool {
+        let decoys = self.waiting.iter().filter(|other| !other.has_account && !other.is_late);
+        self.random.hash_one(name).is_multiple_of(ONE_IN) && decoys.count() < MAX_DECOYS
     }
 
     /// Fetches the decision about an attempt: whether it may be checked, or the
@@ -139,11 +151,11 @@ impl LoginOrder {
 
     /// The place of the attempt that is to be tried next.
     fn next(&self, now: Instant) -> Option<usize> {
-        let first =
-            self.waiting
-                .iter()
-                .filter(|attempt| self.names.is_ready(&attempt.name, now))
-                .min_by_key(|attempt| (attempt.is_late_class, attempt.failures, attempt.ticket))?;
+        let first = self
+            .waiting
+            .iter()
+            .filter(|attempt| self.names.is_ready(&attempt.name, now))
+            .min_by_key(|attempt| (attempt.is_late, attempt.failures, attempt.ticket))?;
         let places = 0..self.waiting.len();
         places.filter(|at| self.waiting[*at].name == first.name).min_by_key(|at| {
             let attempt = &self.waiting[*at];
@@ -169,7 +181,7 @@ impl LoginOrder {
         let worst = (0..self.waiting.len()).max_by_key(|at| {
             let attempt = &self.waiting[*at];
             let rank = (attempt.failures, self.lot(attempt), attempt.ticket);
-            (attempt.is_late_class, of_name(&attempt.name), rank)
+            (attempt.is_late, of_name(&attempt.name), rank)
         });
         if let Some(worst) = worst {
             let attempt = self.waiting.remove(worst);

@@ -3,11 +3,6 @@
 use super::*;
 use crate::login_names::DRAW_TIME;
 
-/// Whether a name without an account is treated as if it had one.
-fn is_early(order: &LoginOrder, name: &str) -> bool {
-    order.random.hash_one(name).is_multiple_of(ONE_IN)
-}
-
 /// Clients of a queue, at a time that only the test changes.
 struct Clients {
     order: LoginOrder,
@@ -31,7 +26,7 @@ impl Clients {
 
     /// A name without an account that is not treated as if it had one.
     fn made_up(&self, number: usize) -> String {
-        let is_late = |name: &String| !is_early(&self.order, name);
+        let is_late = |name: &String| !self.order.is_decoy(name);
         let mut names = (0..).map(|more| format!("nobody{number}.{more}"));
         names.find(is_late).expect("most are")
     }
@@ -76,9 +71,25 @@ fn a_name_with_an_account_does_not_wait_for_made_up_names() {
 #[test]
 fn some_made_up_names_are_treated_like_names_with_an_account() {
     let order = LoginOrder::new(1, RandomState::new());
-    let names = (0..3200).map(|number| format!("nobody{number}"));
-    let count = names.filter(|name| is_early(&order, name)).count();
-    assert!((50..200).contains(&count), "{count} of 3200, where 100 are expected");
+    let names = (0..1600).map(|number| format!("nobody{number}"));
+    let count = names.filter(|name| order.is_decoy(name)).count();
+    assert!((50..200).contains(&count), "{count} of 1600, where 100 are expected");
+}
+
+#[test]
+fn a_flood_of_made_up_names_does_not_delay_a_name_with_an_account() {
+    let mut clients = Clients::with_a_busy_worker();
+    let flood: Vec<u64> = (1..=1000)
+        .map(|number| clients.arrives(number, &format!("nobody{number}"), false))
+        .collect();
+    let ann = clients.arrives(2000, "ann", true);
+    let mut name = "zed".to_string();
+    for _ in 0..MAX_DECOYS {
+        assert_eq!(clients.next_after(&name, &[ann]), None);
+        let next = flood.iter().position(|ticket| clients.started(&[*ticket]).is_some());
+        name = format!("nobody{}", next.expect("one of the flood is being checked") + 1);
+    }
+    assert_eq!(clients.next_after(&name, &[ann]), Some(ann), "after two of the flood");
 }
 
 #[test]
