@@ -227,8 +227,10 @@ mod tests {
             while queue.lock().waiting() == before {
                 thread::yield_now();
             }
+            let start = Instant::now();
             queue.close();
             assert!(waiting.join().expect("no panic").is_err_and(|why| why.contains("shutting")));
+            assert!(start.elapsed() < MAX_TIME_IN_QUEUE / 2, "it was woken");
         });
     }
 }

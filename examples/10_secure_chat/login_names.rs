@@ -147,6 +147,10 @@ mod tests {
             assert_eq!(attempt(&mut names, "ann", Outcome::Skipped, now), None);
         }
         assert!(names.0.is_empty(), "nothing is remembered");
+        for _ in 0..4 {
+            attempt(&mut names, "ann", Outcome::Wrong, now);
+        }
+        assert_eq!(attempt(&mut names, "ann", Outcome::Skipped, now), None, "not the fifth");
     }
 
     #[test]

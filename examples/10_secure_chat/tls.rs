@@ -264,8 +264,8 @@ mod tests {
             });
             wait_until("the listener is open again", is_open);
         }
-        let last = started_by(&own);
         drop(listeners);
-        assert!(!is_open(), "{last:?} have ended");
+        // If stunnel is just being started again, the watching thread ends it.
+        wait_until("the listener is closed", || !is_open());
     }
 }
