@@ -154,7 +154,9 @@ impl Args {
         }
     }
 
-    fn refuse(&self, trouble: &str) -> ! {
+    /// Ends the program because of its arguments: prints what is wrong with them
+    /// and the usage on standard error. The exit status is 2.
+    pub fn refuse(&self, trouble: &str) -> ! {
         warn(format_args!("{trouble}\n\n{}", self.usage));
         process::exit(2)
     }

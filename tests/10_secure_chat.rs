@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod lab;
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../examples/10_secure_chat/pbkdf2.rs"]
 mod pbkdf2;
 

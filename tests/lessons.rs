@@ -142,7 +142,7 @@ fn all_tests() -> BTreeSet<String> {
 }
 
 #[test]
-fn lessons_have_one_shape_and_are_short() {
+fn lessons_have_one_shape() {
     for page in pages() {
         let name = page.path.file_stem().unwrap().to_string_lossy().into_owned();
         if !STEPS.contains(&name.as_str()) {
@@ -152,7 +152,7 @@ fn lessons_have_one_shape_and_are_short() {
         let found: Vec<&str> = prose.lines().filter_map(|l| l.strip_prefix("## ")).collect();
         assert_eq!(found, HEADINGS, "{name}");
         let words = prose.split_whitespace().count();
-        assert!((400..=3000).contains(&words), "{name} has {words} words; 400 to 3000 are right");
+        assert!(words >= 400, "{name} has {words} words; at least 400 are right");
         assert!(prose.contains("<details>"), "{name} folds no answer");
     }
 }

@@ -72,8 +72,9 @@ impl Client {
     fn send(&mut self, kind: u8, sender: &str, body: &str) {
         let mut wire = vec![b'C', b'H', 1, kind];
         wire.extend([0; 12]);
-        wire.extend((sender.len() as u16).to_be_bytes());
-        wire.extend((body.len() as u16).to_be_bytes());
+        for text in [sender, body] {
+            wire.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        }
         wire.extend_from_slice(sender.as_bytes());
         wire.extend_from_slice(body.as_bytes());
         self.0.write_all(&wire).unwrap();

@@ -166,7 +166,7 @@ SALT_BYTES = 15 if MISTAKE == "salt_of_15_bytes" else 16
 HASH_BYTES = 32
 MIN_PASSWORD_BYTES, MAX_PASSWORD_BYTES = 8, 128
 FREE_FAILURES = {"waits_from_fourth": 4, "waits_from_sixth": 6, "never_waits": 1_000_000}.get(MISTAKE, 5)
-MAX_WAIT_SECONDS = 30
+MAX_WAIT_SECONDS = 4
 FAILURES_OF_A_CONNECTION = {"failures_never_close": 1_000_000, "second_failure_closes": 2}.get(MISTAKE, 3)
 LOGIN_SECONDS = 30
 GOODBYE_SECONDS = 2

@@ -1,60 +1,46 @@
-//! Names and passwords on disk.
+//! Accounts: the names and the password hashes in a file.
 //!
-//! Introduced by step 10. A line an account, readable by its owner alone:
+//! Introduced by step 10. Each line is an account, and only the owner of the
+//! file can read it:
 //!
 //! ```text
 //! ann $pbkdf2-sha256$600000$SALT$HASH
 //! ```
 //!
-//! No password stands there, only what is worked out from it, slowly, with a
-//! salt of its own for each: so equal passwords don't look alike, and who
-//! steals the file has to try each one 600,000 digests long. Python's passlib
-//! writes and reads the same form.
+//! The file contains no password, only a hash of it that takes long to compute.
+//! Each account has its own salt, so equal passwords have different hashes, and
+//! a thief of the file has to compute 600,000 rounds for each guess and account.
 
-use crate::pbkdf2;
-use socket_chat::chat::members;
+use crate::files::{self, PrivateFolder};
+use crate::password_hash::{PasswordHash, ROUNDS};
+use socket_chat::chat::names;
 use socket_chat::cli::Failure;
-use socket_chat::web::digest::{self, base64};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
-use std::process;
-
-/// How many digests long the work is for each password: what OWASP's
-/// Password Storage Cheat Sheet asks of PBKDF2 with HMAC-SHA-256.
-pub const ROUNDS: u32 = 600_000;
 
 /// The shortest and the longest password, in bytes.
 pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=128;
 
-/// More rounds than that would be an attack on ourselves.
-const MAX_ROUNDS: u32 = 10_000_000;
-
-const SCHEME: &str = "$pbkdf2-sha256$";
+/// The largest file of accounts, in bytes: room for some 30,000 of them.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The accounts of a file.
 #[derive(Debug, Default)]
-pub struct Accounts(BTreeMap<String, Secret>);
-
-/// What proves a password.
-#[derive(Debug, PartialEq, Eq)]
-struct Secret {
-    rounds: u32,
-    salt: Vec<u8>,
-    hash: [u8; 32],
-}
+pub struct Accounts(BTreeMap<String, PasswordHash>);
 
 impl Accounts {
-    /// Reads a file. One that does not exist has no accounts.
+    /// Reads a file. If it does not exist, there are no accounts.
     ///
     /// # Errors
     ///
-    /// The file can't be read, or has a line that makes no sense: its number.
+    /// The file can't be read, it is larger than 4 MiB, or one of its lines is
+    /// not an account: then the error has the number of the line.
     pub fn read(path: &Path) -> Result<Accounts, Failure> {
         let place = path.display();
-        let text = match fs::read_to_string(path) {
+        let text = match read_bounded(path) {
             Ok(text) => text,
             Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
             Err(e) => {
@@ -63,14 +49,14 @@ impl Accounts {
         };
         let mut accounts = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()) {
-            let parsed = line.split_once(' ').and_then(|(name, secret)| {
-                members::check_name(name).ok()?;
-                Some((name.to_string(), Secret::parse(secret)?))
+            let parsed = line.split_once(' ').and_then(|(name, hash)| {
+                names::check_name(name).ok()?;
+                Some((name.to_string(), PasswordHash::parse(hash)?))
             });
-            let is_new = parsed.map(|(name, secret)| accounts.insert(name, secret).is_none());
+            let is_new = parsed.map(|(name, hash)| accounts.insert(name, hash).is_none());
             if is_new != Some(true) {
                 return Err(Failure::new(format!(
-                    "line {number} of {place} is no account, or one that stands there already: mend it, or take it out"
+                    "line {number} of {place} is not an account, or its name was used in an earlier line: correct the line, or delete it"
                 )));
             }
         }
@@ -81,164 +67,169 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// Why it can't be: it is no name, or an account has it, in small or in
-    /// capital letters; or those of reading.
+    /// Those of [`read`](Accounts::read); the name is not allowed; or an account
+    /// has it already, where upper and lower case count as the same.
     pub fn read_without(path: &Path, name: &str) -> Result<Accounts, Failure> {
-        members::check_name(name).map_err(Failure::new)?;
+        names::check_name(name).map_err(Failure::new)?;
         let accounts = Accounts::read(path)?;
         match accounts.0.keys().find(|other| other.to_lowercase() == name.to_lowercase()) {
             Some(other) => Err(Failure::new(format!(
-                "there is an account {other} already: choose another name, or take its line out of {}",
+                "there is an account {other} already: choose another name, or delete its line in {}",
                 path.display()
             ))),
             None => Ok(accounts),
         }
     }
 
-    /// Adds an account to a file.
+    /// Adds an account to a file. Other programs may add accounts at the same
+    /// time: they take turns by locking the folder of the file.
     ///
     /// # Errors
     ///
-    /// Why it can't be: the password, the name, the file.
+    /// The password is too short or too long; those of
+    /// [`read_without`](Accounts::read_without); and those of writing.
     pub fn add(path: &Path, name: &str, password: &[u8]) -> Result<(), Failure> {
         if !PASSWORD_BYTES.contains(&password.len()) {
             let (low, high) = (PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
             let why = format!("a password has {low} to {high} bytes: choose another");
             return Err(Failure::new(why));
         }
-        // This takes a while, in which others may be added.
-        let secret = Secret::new(password);
+        // This is slow, so it comes before the lock.
+        let hash = PasswordHash::new(password);
+        let _lock = files::lock(files::folder_of(path))?;
         let mut accounts = Accounts::read_without(path, name)?;
-        accounts.0.insert(name.to_string(), secret);
+        accounts.0.insert(name.to_string(), hash);
         let cannot = |e| Failure::new(format!("cannot write {}: {e}", path.display()));
         accounts.write(path).map_err(cannot)
     }
 
-    /// Whether there are none.
+    /// Whether there is no account.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this is the password of that account. It takes as long for a
-    /// name that has none.
-    pub fn proves(&self, name: &str, password: &[u8]) -> bool {
-        let nobody = Secret { rounds: ROUNDS, salt: vec![0; 16], hash: [0; 32] };
-        let secret = self.0.get(name).unwrap_or(&nobody);
-        let hash = pbkdf2::pbkdf2(password, &secret.salt, secret.rounds);
-        pbkdf2::same(&hash, &secret.hash) & self.0.contains_key(name)
+    /// Whether a name has an account.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
-    /// Writes the file: whole, beside the old one, which it then replaces. Who
-    /// reads finds the old accounts or the new ones, and a machine that loses
-    /// its power as well (`rename(2)`, `fsync(2)`).
+    /// Whether this is the password of that account.
     ///
-    /// # Errors
-    ///
-    /// Those of writing.
+    /// The time must not tell which names have an account. So the same work is
+    /// done for a name that has none, with as many rounds as some account has:
+    /// `random` chooses it, always the same one for the same name.
+    pub fn verify(&self, name: &str, password: &[u8], random: &RandomState) -> bool {
+        let nobody = PasswordHash::of_nobody(self.rounds_for_unknown(name, random));
+        let hash = self.0.get(name).unwrap_or(&nobody);
+        hash.verify(password) & self.0.contains_key(name)
+    }
+
+    fn rounds_for_unknown(&self, name: &str, random: &RandomState) -> u32 {
+        let count = (self.0.len() as u64).max(1);
+        let chosen = usize::try_from(random.hash_one(name) / 16 % count).unwrap_or(0);
+        self.0.values().nth(chosen).map_or(ROUNDS, |hash| hash.rounds)
+    }
+
+    /// Writes the whole file beside the old one, then replaces that. A reader
+    /// finds the old accounts or the new ones, even after a power failure
+    /// (`rename(2)`, `fsync(2)`).
     fn write(&self, path: &Path) -> io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.new", process::id()));
-        let mut file = create_for_owner(Path::new(&beside))?;
-        for (name, secret) in &self.0 {
-            writeln!(file, "{name} {}", secret.to_text())?;
+        let folder = PrivateFolder::new(files::folder_of(path))?;
+        let mut file = folder.create("accounts")?;
+        for (name, hash) in &self.0 {
+            writeln!(file, "{name} {}", hash.to_text())?;
         }
         file.sync_all()?;
         drop(file);
-        fs::rename(beside, path)
+        fs::rename(folder.path().join("accounts"), path)
     }
 }
 
-impl Secret {
-    fn new(password: &[u8]) -> Secret {
-        let salt = random_salt().to_vec();
-        let hash = pbkdf2::pbkdf2(password, &salt, ROUNDS);
-        Secret { rounds: ROUNDS, salt, hash }
+/// Reads a regular file of at most 4 MiB. A device or a pipe might never end.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let check = |is_file: bool| {
+        let why = || io::Error::new(ErrorKind::InvalidInput, "it is not a regular file");
+        is_file.then_some(()).ok_or_else(why)
+    };
+    // Opening a named pipe would wait for a writer, so it is checked before;
+    // and after, since the file may have been replaced in between.
+    check(fs::metadata(path)?.is_file())?;
+    let file = File::open(path)?;
+    check(file.metadata()?.is_file())?;
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 4 MiB"));
     }
-
-    fn parse(text: &str) -> Option<Secret> {
-        let mut parts = text.strip_prefix(SCHEME)?.split('$');
-        let (rounds, salt, hash) = (parts.next()?, parts.next()?, parts.next()?);
-        let rounds = rounds.parse().ok().filter(|rounds| (1..=MAX_ROUNDS).contains(rounds))?;
-        let (salt, hash) = (from_ab64(salt)?, from_ab64(hash)?);
-        let is_all = parts.next().is_none() && !salt.is_empty();
-        Some(Secret { rounds, salt, hash: hash.try_into().ok()? }).filter(|_| is_all)
-    }
-
-    fn to_text(&self) -> String {
-        let Secret { rounds, salt, hash } = self;
-        format!("{SCHEME}{rounds}${}${}", ab64(salt), ab64(hash))
-    }
-}
-
-/// passlib's base64: `.` for `+`, and nothing to fill up.
-fn ab64(bytes: &[u8]) -> String {
-    base64(bytes).trim_end_matches('=').replace('+', ".")
-}
-
-fn from_ab64(text: &str) -> Option<Vec<u8>> {
-    let fill = "===".get(..(4 - text.len() % 4) % 4)?;
-    let bytes = digest::from_base64(&format!("{}{fill}", text.replace('.', "+")))?;
-    (!text.contains(['+', '='])).then_some(bytes)
-}
-
-/// 16 bytes that nobody has had before. The standard library has no source of
-/// chance but the keys of its hash maps, which come from the system.
-fn random_salt() -> [u8; 16] {
-    let mut salt = [0; 16];
-    for half in salt.chunks_exact_mut(8) {
-        half.copy_from_slice(&RandomState::new().hash_one(process::id()).to_be_bytes());
-    }
-    salt
-}
-
-/// Makes an empty file, or makes it empty, that only its owner may read.
-///
-/// # Errors
-///
-/// Those of the system.
-#[cfg(unix)]
-pub fn create_for_owner(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
-}
-
-/// The same. Windows gives a file the rights of its folder.
-///
-/// # Errors
-///
-/// Those of the system.
-#[cfg(not(unix))]
-pub fn create_for_owner(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).open(path)
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Made by passlib: `pbkdf2_sha256.using(rounds=1000).hash("correct horse")`.
-    const PASSLIB: &str =
-        "$pbkdf2-sha256$1000$mROCEOJci7H2vlfKeQ9B6A$mgkkjAWUdnYD3m8C6fwX4U1x/T7mIyN74teXLE.BwzU";
+    /// `correct horse`, with one round and with two in place of 600,000.
+    const ONE: &str =
+        "$pbkdf2-sha256$1$MDEyMzQ1Njc4OWFiY2RlZg$Yy2wRoe.n2N8tqLlzlMT/6LDwe.Z8g08lxr.xEewy.c";
+
+    fn accounts(lines: &[(&str, &str)]) -> Accounts {
+        let hash = |text: &str| PasswordHash::parse(text).expect("it is right");
+        Accounts(lines.iter().map(|(name, text)| ((*name).to_string(), hash(text))).collect())
+    }
 
     #[test]
-    fn a_line_is_what_passlib_writes_and_reads() {
-        let secret = Secret::parse(PASSLIB).expect("it is right");
-        assert_eq!(secret.to_text(), PASSLIB);
-        let accounts = Accounts(BTreeMap::from([("ann".to_string(), secret)]));
-        assert!(accounts.proves("ann", b"correct horse"));
-        assert!(!accounts.proves("ann", b"correct horsf"));
-        assert!(!accounts.proves("Ann", b"correct horse"));
-        for wrong in [
-            "",
-            "$pbkdf2-sha256$",
-            &PASSLIB[1..],
-            &PASSLIB[..PASSLIB.len() - 1],
-            &PASSLIB.replace("$1000$", "$0$"),
-            &PASSLIB.replace("$1000$", "$99999999$"),
-            &PASSLIB.replace("sha256", "sha512"),
-            &format!("{PASSLIB}$"),
-        ] {
-            assert_eq!(Secret::parse(wrong), None, "{wrong}");
-        }
+    fn only_the_right_password_of_that_very_name_is_accepted() {
+        let (accounts, random) = (accounts(&[("ann", ONE)]), RandomState::new());
+        assert!(accounts.verify("ann", b"correct horse", &random));
+        assert!(!accounts.verify("ann", b"correct horsf", &random));
+        assert!(!accounts.verify("Ann", b"correct horse", &random));
+    }
+
+    #[test]
+    fn an_unknown_name_costs_as_many_rounds_as_some_account() {
+        let random = RandomState::new();
+        let (rounds, hundred) = (ONE, ONE.replace("$1$", "$100$"));
+        let accounts = accounts(&[("ann", rounds), ("bob", &hundred)]);
+        let of = |name: &str| accounts.rounds_for_unknown(name, &random);
+        let all: Vec<u32> = (0..64).map(|n| of(&format!("nobody{n}"))).collect();
+        assert!(all.contains(&1) && all.contains(&100), "{all:?}");
+        assert_eq!(all.iter().find(|n| ![1, 100].contains(*n)), None);
+        assert_eq!(of("nobody7"), of("nobody7"));
+        assert_eq!(Accounts::default().rounds_for_unknown("zed", &random), ROUNDS);
+    }
+
+    #[test]
+    fn accounts_that_are_added_at_the_same_time_are_all_in_the_file() {
+        let folder = PrivateFolder::new(&std::env::temp_dir()).expect("a folder");
+        let file = folder.path().join("accounts.txt");
+        let names = ["ann", "bob", "eve", "gus"];
+        std::thread::scope(|scope| {
+            for name in names {
+                let file = &file;
+                scope.spawn(move || {
+                    let _lock = files::lock(files::folder_of(file)).expect("a lock");
+                    let mut all = Accounts::read_without(file, name).expect("it is new");
+                    all.0.insert(name.into(), PasswordHash::parse(ONE).expect("it is right"));
+                    all.write(file).expect("it can be written");
+                });
+            }
+        });
+        let all = Accounts::read(&file).expect("it can be read");
+        assert_eq!(all.0.keys().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+        let left = fs::read_dir(folder.path()).expect("it is there").count();
+        assert_eq!(left, 1, "only the accounts are left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let why = format!("{:?}", Accounts::read(Path::new("/dev/zero")).expect_err("no end"));
+        assert!(why.contains("not a regular file"), "{why}");
+        let folder = PrivateFolder::new(&std::env::temp_dir()).expect("a folder");
+        let large = folder.path().join("large");
+        let file = File::create(&large).expect("a file");
+        file.set_len(MAX_FILE_BYTES + 1).expect("a hole");
+        let why = format!("{:?}", Accounts::read(&large).expect_err("too large"));
+        assert!(why.contains("larger than 4 MiB"), "{why}");
     }
 }

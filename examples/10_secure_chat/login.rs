@@ -1,199 +1,235 @@
-//! Passwords, tried at the door: not too often, and not too many at once.
+//! Logins: passwords are checked a few at a time, in a fair order.
 //!
-//! Introduced by step 10. A try is slow on purpose (see
-//! [`accounts`](crate::accounts)), so it is done by the thread that reads from
-//! the client, never by the room. For each name only one is under way, and
-//! after five that failed in a row the name has to wait, longer each time.
-//!
-//! Where more come than can be worked on, the newest is next. In the order of
-//! their coming, a person would stand behind all that an attacker had ready.
+//! Introduced by step 10. Checking a password is slow on purpose (see
+//! [`pbkdf2`](crate::pbkdf2)), so an attacker must neither keep the server busy
+//! nor make people wait. The thread that reads from a client checks its
+//! password; [`LoginOrder`] decides when, and whether at all.
 
-use crate::accounts::Accounts;
-use socket_chat::cli;
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use crate::accounts_file::AccountsFile;
+use crate::login_names::Outcome;
+use crate::login_order::{BUSY, LoginOrder};
+use socket_chat::chat::room_handle::{LoginAttempt, LoginError};
+use std::hash::RandomState;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Failures in a row that cost nothing yet.
-const FREE_FAILURES: u32 = 5;
-/// The longest that a name has to wait.
-const MAX_WAIT: Duration = Duration::from_secs(30);
-/// Names that are remembered for their failures, at most.
-const MAX_NAMES: usize = 10_000;
+/// How long an attempt waits for its turn, at most. A client that has not
+/// logged in is disconnected after that time anyway.
+const MAX_TIME_IN_QUEUE: Duration = Duration::from_secs(30);
 
-/// The keeper of the door. All readers share it.
-pub struct Logins {
-    file: PathBuf,
-    state: Mutex<State>,
-    changed: Condvar,
-    /// How many passwords may be worked on at once: a core is left for the
-    /// chat, if there is one.
-    most: usize,
+/// How long [`is_gone`] waits for a byte or the end of the stream.
+const PEEK_TIME: Duration = Duration::from_millis(1);
+
+/// The attempts to log in of all connections. Their threads share it.
+pub struct LoginQueue {
+    accounts: AccountsFile,
+    order: Mutex<LoginOrder>,
+    /// Some decision has been made.
+    decided: Condvar,
+    /// The key of all that must look random to clients.
+    random: RandomState,
 }
 
-#[derive(Default)]
-struct State {
-    tried: HashMap<String, Tried>,
-    /// Those whose turn has not come: a number for each, and its name. The
-    /// newest is last.
-    waiting: Vec<(u64, String)>,
-    /// Those whose turn it is, and who don't know yet.
-    called: HashSet<u64>,
-    /// How many have come so far.
-    came: u64,
-    /// How many passwords are being worked on.
-    working: usize,
-}
-
-impl State {
-    /// Refuses a name that has to wait, and says how long.
-    fn admit(&self, name: &str) -> Result<(), String> {
-        let until = self.tried.get(name).and_then(|tried| tried.until);
-        match until.and_then(|until| until.checked_duration_since(Instant::now())) {
-            Some(wait) => Err(format!("too many attempts: try again in {} s", wait.as_secs() + 1)),
-            None => Ok(()),
-        }
-    }
-
-    /// Calls the newest, while there is work for them. That is decided here and
-    /// at once: left to who wakes up first, who has just failed would be back
-    /// before a person was awake.
-    fn call(&mut self, most: usize) {
-        while self.working < most {
-            let is_busy = |name| self.tried.get(name).is_some_and(|tried| tried.is_busy);
-            let next = self.waiting.iter().rposition(|(_, name)| !is_busy(name));
-            let Some(next) = next else { return };
-            let (number, name) = self.waiting.remove(next);
-            self.called.insert(number);
-            self.working += 1;
-            self.tried.entry(name).or_default().is_busy = true;
-        }
-    }
-}
-
-#[derive(Default)]
-struct Tried {
-    /// In a row.
-    failures: u32,
-    /// Before this, nobody is heard.
-    until: Option<Instant>,
-    /// Whether one is under way.
-    is_busy: bool,
-}
-
-impl Logins {
-    /// Keeps the door with the accounts in `file`, which it reads each time:
-    /// they may change while it stands open.
-    pub fn new(file: PathBuf) -> Logins {
+impl LoginQueue {
+    /// Makes a queue for these accounts. One processor core is left to the
+    /// chat, if there are two or more.
+    pub fn new(accounts: AccountsFile) -> LoginQueue {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let (state, changed) = Default::default();
-        Logins { file, state, changed, most: cores.saturating_sub(1).max(1) }
+        let random = RandomState::new();
+        LoginQueue {
+            accounts,
+            order: Mutex::new(LoginOrder::new(cores.saturating_sub(1).max(1), random.clone())),
+            decided: Condvar::new(),
+            random,
+        }
     }
 
-    /// Lets somebody try a password, which may take its time.
+    /// Waits for the turn of this attempt, then checks its password.
     ///
     /// # Errors
     ///
-    /// Says, for a person, why they can't come in. Whether the name or the
-    /// password was wrong is not told.
-    pub fn attempt(&self, name: &str, password: &[u8]) -> Result<(), String> {
-        self.wait_for_turn(name)?;
-        let tried = self.work(name, password);
-        let mut state = self.lock();
-        state.working -= 1;
-        if let Some(tried) = state.tried.get_mut(name) {
-            tried.is_busy = false;
-        }
-        state.call(self.most);
-        self.changed.notify_all();
-        tried
-    }
-
-    fn wait_for_turn(&self, name: &str) -> Result<(), String> {
-        let mut state = self.lock();
-        state.admit(name)?;
-        state.came += 1;
-        let number = state.came;
-        state.waiting.push((number, name.to_string()));
-        state.call(self.most);
-        while !state.called.remove(&number) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        Ok(())
-    }
-
-    /// Tries the password, and remembers how it went.
-    fn work(&self, name: &str, password: &[u8]) -> Result<(), String> {
-        // While this one waited for its turn, others may have failed.
-        self.lock().admit(name)?;
-        let is_right = match Accounts::read(&self.file) {
-            Ok(accounts) => accounts.proves(name, password),
-            Err(trouble) => {
-                cli::warn(format_args!("{trouble:?}"));
-                false
-            }
+    /// It does not say whether the name or the password was wrong.
+    pub fn attempt(&self, attempt: &LoginAttempt) -> Result<(), LoginError> {
+        self.wait_for_turn(attempt).map_err(LoginError::NotChecked)?;
+        let outcome = if is_gone(attempt.stream) {
+            Outcome::Skipped
+        } else if self.accounts.current().verify(attempt.name, attempt.password, &self.random) {
+            Outcome::Right
+        } else {
+            Outcome::Wrong
         };
-        let mut state = self.lock();
-        if is_right {
-            state.tried.remove(name);
-            return Ok(());
+        self.lock().finish(attempt.name, outcome, Instant::now());
+        self.decided.notify_all();
+        match outcome {
+            Outcome::Right => Ok(()),
+            Outcome::Wrong => Err(LoginError::Wrong),
+            Outcome::Skipped => Err(LoginError::NotChecked("the connection was closed".into())),
         }
-        let tried = state.tried.entry(name.to_string()).or_default();
-        tried.failures += 1;
-        let doubled = tried.failures.checked_sub(FREE_FAILURES).map(|n| 1 << n.min(5));
-        tried.until = doubled.map(|wait| Instant::now() + Duration::from_secs(wait).min(MAX_WAIT));
-        if state.tried.len() > MAX_NAMES {
-            // Somebody makes up names. Those that wait go on waiting.
-            let now = Instant::now();
-            state.tried.retain(|_, t| t.is_busy || t.until.is_some_and(|until| until > now));
-        }
-        Err("wrong name or password".into())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns when the password may be checked.
+    fn wait_for_turn(&self, attempt: &LoginAttempt) -> Result<(), String> {
+        let LoginAttempt { connection, name, failures, .. } = *attempt;
+        let has_account = self.accounts.current().contains(name);
+        let give_up = Instant::now() + MAX_TIME_IN_QUEUE;
+        let mut order = self.lock();
+        let ticket = order.arrive(connection, name, has_account, failures, Instant::now())?;
+        // The arrival may have decided about another attempt.
+        self.decided.notify_all();
+        loop {
+            if let Some(decision) = order.decision(ticket) {
+                return decision;
+            }
+            let now = Instant::now();
+            if now >= give_up {
+                order.withdraw(ticket);
+                return Err(BUSY.into());
+            }
+            let draw = order.wake_at(ticket).filter(|at| *at > now);
+            let end = draw.map_or(give_up, |at| at.min(give_up));
+            order = self.wait(order, end);
+            if order.start_next(Instant::now()) {
+                self.decided.notify_all();
+            }
+        }
     }
+
+    /// Waits until something is decided, or until the time `end`.
+    fn wait<'a>(
+        &self,
+        order: MutexGuard<'a, LoginOrder>,
+        end: Instant,
+    ) -> MutexGuard<'a, LoginOrder> {
+        let time = end.saturating_duration_since(Instant::now());
+        self.decided.wait_timeout(order, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Refuses all attempts that wait, and all later ones, because the server
+    /// stops. Their threads end at once.
+    pub fn close(&self) {
+        self.lock().close();
+        self.decided.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LoginOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a client has closed its connection, or only its sending half.
+///
+/// It waits 1 ms (the system may round that up to a clock tick). Setting the
+/// stream to non-blocking would also affect the thread that writes to it.
+/// Where unread bytes arrived before the end of the stream, the end can't be
+/// seen.
+fn is_gone(stream: &TcpStream) -> bool {
+    let Ok(before) = stream.read_timeout() else { return true };
+    if stream.set_read_timeout(Some(PEEK_TIME)).is_err() {
+        return true;
+    }
+    let is_gone = match stream.peek(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(e) => {
+            let waits = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
+            !waits.contains(&e.kind())
+        }
+    };
+    stream.set_read_timeout(before).is_err() || is_gone
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{env, fs, process};
+    use crate::files::PrivateFolder;
+    use std::fs;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
 
-    #[test]
-    fn after_five_failures_a_name_waits_and_others_do_not() {
-        let file = env::temp_dir().join(format!("socket-chat-logins-{}", process::id()));
-        // One round instead of 600,000: the password is `correct horse`.
-        let secret =
-            "$pbkdf2-sha256$1$MDEyMzQ1Njc4OWFiY2RlZg$Yy2wRoe.n2N8tqLlzlMT/6LDwe.Z8g08lxr.xEewy.c";
-        fs::write(&file, format!("ann {secret}\nbob {secret}\n")).expect("a file");
-        let logins = Logins::new(file.clone());
-        for _ in 0..5 {
-            assert_eq!(logins.attempt("ann", b"wrong"), Err("wrong name or password".into()));
-        }
-        let wait = Err("too many attempts: try again in 1 s".into());
-        assert_eq!(logins.attempt("ann", b"correct horse"), wait);
-        assert_eq!(logins.attempt("bob", b"correct horse"), Ok(()));
-        // A wrong one again, and it is twice as long.
-        logins.lock().tried.get_mut("ann").expect("it is known").until = None;
-        assert!(logins.attempt("ann", b"wrong").is_err());
-        let wait = Err("too many attempts: try again in 2 s".into());
-        assert_eq!(logins.attempt("ann", b"correct horse"), wait);
-        fs::remove_file(file).expect("it is there");
+    /// `correct horse`, with one round in place of 600,000.
+    const HASH: &str =
+        "$pbkdf2-sha256$1$MDEyMzQ1Njc4OWFiY2RlZg$Yy2wRoe.n2N8tqLlzlMT/6LDwe.Z8g08lxr.xEewy.c";
+
+    /// A queue with the accounts ann and bob.
+    fn queue() -> (LoginQueue, PrivateFolder) {
+        let folder = PrivateFolder::new(&std::env::temp_dir()).expect("a folder");
+        let path = folder.path().join("accounts.txt");
+        fs::write(&path, format!("ann {HASH}\nbob {HASH}\n")).expect("a file");
+        (LoginQueue::new(AccountsFile::open(path).expect("it is right")), folder)
+    }
+
+    /// A connection: the client's stream and the server's.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("its address"));
+        (client.expect("it listens"), listener.accept().expect("it has connected").0)
+    }
+
+    fn attempt(
+        queue: &LoginQueue,
+        stream: &TcpStream,
+        name: &str,
+        password: &str,
+    ) -> Result<(), LoginError> {
+        let password = password.as_bytes();
+        queue.attempt(&LoginAttempt { connection: 1, stream, name, password, failures: 0 })
     }
 
     #[test]
-    fn the_newest_is_called_whose_name_is_not_busy() {
-        let mut state = State::default();
-        state.call(1);
-        assert_eq!(state.working, 0);
-        state.waiting = vec![(1, "ann".into()), (2, "bob".into()), (3, "bob".into())];
-        state.call(1);
-        assert_eq!(state.called, HashSet::from([3]));
-        state.call(3);
-        assert_eq!(state.called, HashSet::from([3, 1]));
-        assert_eq!(state.waiting, [(2, "bob".to_string())]);
+    fn after_five_failures_a_name_waits_and_others_do_not() {
+        let ((queue, _folder), (_client, stream)) = (queue(), connection());
+        for _ in 0..5 {
+            assert_eq!(attempt(&queue, &stream, "ann", "wrong"), Err(LoginError::Wrong));
+        }
+        let wait = Err(LoginError::NotChecked("too many attempts: try again in 1 s".into()));
+        assert_eq!(attempt(&queue, &stream, "ann", "correct horse"), wait);
+        assert_eq!(attempt(&queue, &stream, "bob", "correct horse"), Ok(()));
+    }
+
+    #[test]
+    fn a_client_that_has_gone_is_skipped_and_that_is_no_failure() {
+        let ((queue, _folder), (client, stream)) = (queue(), connection());
+        client.shutdown(Shutdown::Write).expect("it was open");
+        for _ in 0..9 {
+            let skipped = Err(LoginError::NotChecked("the connection was closed".into()));
+            assert_eq!(attempt(&queue, &stream, "ann", "wrong"), skipped);
+        }
+        let (_client, stream) = connection();
+        assert_eq!(attempt(&queue, &stream, "ann", "correct horse"), Ok(()));
+    }
+
+    #[test]
+    fn looking_for_the_end_of_a_stream_changes_nothing() {
+        let (mut client, stream) = connection();
+        let before = Some(Duration::from_secs(7));
+        stream.set_read_timeout(before).expect("a timeout");
+        assert!(!is_gone(&stream), "it is silent");
+        client.write_all(b"x").expect("it is open");
+        assert!(!is_gone(&stream), "it has said something");
+        assert_eq!(stream.read_timeout().expect("a timeout"), before);
+    }
+
+    #[test]
+    fn the_stop_wakes_an_attempt_that_waits() {
+        let ((queue, _folder), (_client, stream)) = (queue(), connection());
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for number in 0..cores as u64 {
+            let name = format!("zed{number}");
+            let other = queue.lock().arrive(0, &name, true, 0, Instant::now());
+            assert!(other.is_ok(), "it keeps a worker busy, or waits");
+        }
+        let before = queue.lock().waiting();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| attempt(&queue, &stream, "ann", "correct horse"));
+            while queue.lock().waiting() == before {
+                thread::yield_now();
+            }
+            let start = Instant::now();
+            queue.close();
+            assert!(waiting.join().expect("no panic").is_err_and(|why| why.contains("shutting")));
+            assert!(start.elapsed() < MAX_TIME_IN_QUEUE / 2, "it was woken");
+        });
     }
 }

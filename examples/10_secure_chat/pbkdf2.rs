@@ -1,11 +1,11 @@
-//! SHA-256, HMAC and PBKDF2: what makes of a password something that proves it.
+//! SHA-256, HMAC and PBKDF2: they turn a password into a hash that can be stored.
 //!
 //! Introduced by step 10.
 
 use socket_chat::web::digest::padded;
 
-/// The state of SHA-256 before the first block: the first 32 bits behind the
-/// point of the square roots of the first 8 primes (FIPS 180-4, section 5.3.3).
+/// The state of SHA-256 before the first block: the first 32 bits of the
+/// fractional parts of the square roots of the first 8 primes (FIPS 180-4, section 5.3.3).
 const START: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
@@ -17,8 +17,8 @@ const START: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// One constant a round: those of the cube roots of the first 64 primes
-/// (section 4.2.2).
+/// One constant for each round: the first 32 bits of the fractional parts of
+/// the cube roots of the first 64 primes (section 4.2.2).
 #[rustfmt::skip]
 static ROUNDS: [u32; 64] = [
     0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5,
@@ -33,10 +33,11 @@ static ROUNDS: [u32; 64] = [
 
 /// Mixes a block of 16 words into the state (section 6.2.2).
 ///
-/// Two compressions a round of PBKDF2 make 1.2 million for a password, and
-/// students run them unoptimized. So there are no calls here: plain loops for
-/// iterators, and shifts for `rotate_right`, as the standard writes them too.
-#[allow(clippy::many_single_char_names, clippy::manual_rotate)] // as there
+/// A round of PBKDF2 needs two compressions, so one password needs 1.2 million,
+/// and students run them unoptimized. Calls would make that slower: so there are
+/// plain loops in place of iterators, and shifts in place of `rotate_right`, as
+/// the standard writes them too.
+#[allow(clippy::many_single_char_names, clippy::manual_rotate)] // the names of the standard
 fn compress(state: &mut [u32; 8], block: &[u32; 16]) {
     let mut words = [0_u32; 64];
     let mut t = 0;
@@ -73,7 +74,7 @@ fn compress(state: &mut [u32; 8], block: &[u32; 16]) {
     }
 }
 
-/// The words of a state as bytes.
+/// Turns the words of a state into bytes, the highest byte of each first.
 fn digest_of(state: [u32; 8]) -> [u8; 32] {
     let mut digest = [0; 32];
     for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
@@ -100,13 +101,13 @@ fn absorb(state: &mut [u32; 8], blocks: &[u8]) {
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104): a digest that only who has the key can make. The
-/// key's part of the work is done once, for any number of messages.
+/// HMAC-SHA-256 (RFC 2104): a digest that nobody can make without the key. The
+/// work on the key is done once, for any number of messages.
 #[derive(Clone)]
 pub struct Hmac {
-    /// The state behind the key, as it stands in front of the message,
+    /// The state after the key, before the message.
     inner: [u32; 8],
-    /// and as it stands in front of the inner digest.
+    /// The state after the key, before the inner digest.
     outer: [u32; 8],
 }
 
@@ -127,7 +128,7 @@ impl Hmac {
         Hmac { inner: state(0x36), outer: state(0x5c) }
     }
 
-    /// The digest of `message`, for the published answers.
+    /// The digest of `message`. The tests compare it with published digests.
     #[cfg(test)]
     pub fn digest(&self, message: &[u8]) -> [u8; 32] {
         digest_of(self.words(message))
@@ -145,7 +146,7 @@ impl Hmac {
         state
     }
 
-    /// The same for a message of 8 words.
+    /// The digest of a message of 8 words.
     fn words_again(&self, message: [u32; 8]) -> [u32; 8] {
         let mut inner = self.inner;
         compress(&mut inner, &last_block(message));
@@ -153,7 +154,8 @@ impl Hmac {
     }
 }
 
-/// 8 words of a message, behind one block of key, filled up as [`padded`] does.
+/// The last block of an input that is one block of key and 8 words, padded as
+/// [`padded`] does it.
 fn last_block(message: [u32; 8]) -> [u32; 16] {
     let mut block = [0; 16];
     block[..8].copy_from_slice(&message);
@@ -163,8 +165,8 @@ fn last_block(message: [u32; 8]) -> [u32; 16] {
 }
 
 /// PBKDF2 with HMAC-SHA-256 (RFC 8018, section 5.2), for a key of 32 bytes:
-/// slow on purpose, so that whoever has stolen the result can't try many
-/// passwords. `rounds` says how slow.
+/// slow on purpose, so that somebody who has stolen the result can't try many
+/// passwords. `rounds` is the number of iterations.
 pub fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32) -> [u8; 32] {
     let hmac = Hmac::new(password);
     let mut last = hmac.words(&[salt, &1_u32.to_be_bytes()].concat());
@@ -178,9 +180,9 @@ pub fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32) -> [u8; 32] {
     digest_of(key)
 }
 
-/// Whether two secrets are the same, in a time that does not tell where they
-/// differ.
-pub fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+/// Whether two secrets are equal. The time that this takes does not depend on
+/// the place where they differ.
+pub fn constant_time_eq(a: &[u8; 32], b: &[u8; 32]) -> bool {
     let differences = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
     std::hint::black_box(differences) == 0
 }
@@ -266,11 +268,11 @@ mod tests {
         ] {
             assert_eq!(hex(&pbkdf2(password.as_bytes(), salt.as_bytes(), rounds)), key);
         }
-        assert!(same(&[7; 32], &[7; 32]));
+        assert!(constant_time_eq(&[7; 32], &[7; 32]));
         for at in 0..32 {
             let mut other = [7; 32];
             other[at] ^= 1;
-            assert!(!same(&[7; 32], &other));
+            assert!(!constant_time_eq(&[7; 32], &other));
         }
     }
 }

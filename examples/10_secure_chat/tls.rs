@@ -1,428 +1,272 @@
-//! TLS, spoken by programs that others have kept well for decades: `stunnel`
-//! speaks it, `openssl` makes certificates. Here they are started and ended,
-//! and what they say is put in our words.
+//! TLS, spoken by `stunnel`: in front of the server's listeners, and between a
+//! client and its server.
 //!
-//! Introduced by step 10. Knows no chat. A TLS of our own would be thousands
-//! of lines in which any mistake opens the door, and none shows in a test.
+//! Introduced by step 10. It knows nothing of the chat. TLS written here would
+//! be thousands of lines in which any mistake helps attackers, and no chat
+//! shows it.
 
-use crate::accounts::create_for_owner;
-use socket_chat::cli::Failure;
-use socket_chat::net::tcp::{self, Connection};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use crate::certificates::Certificate;
+use crate::stunnel::{Stunnel, config_value};
+use crate::stunnel_log::{self, Log};
+use socket_chat::cli::{self, Failure};
+use socket_chat::net::connection::Connection;
+use socket_chat::net::tcp;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long stunnel may take to start, and to reach a server.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other side may take for its part of the handshake, in seconds.
+pub const HANDSHAKE_SECONDS: u32 = 5;
 
-/// How long the other side may take for its part of the handshake.
-const HANDSHAKE_SECONDS: u32 = 5;
+/// How often it is checked whether the guard of stunnel still runs.
+const GUARD_CHECK: Duration = Duration::from_secs(1);
 
-/// What proves who a server is: the files of a certificate and its key.
-pub struct Certificate {
-    certificate: String,
-    key: String,
+/// A stunnel that has ended is started again at once, and if it ends again
+/// within [`SHORT_LIFE`], after these pauses. Then the TLS listeners stay closed.
+const PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
+
+/// A stunnel that has run for so long has started well.
+const SHORT_LIFE: Duration = Duration::from_secs(60);
+
+/// The TLS listeners of a server. They are closed when this value is dropped.
+pub struct TlsListeners(Arc<Shared>);
+
+/// What the thread that watches stunnel shares with the server.
+struct Shared {
+    state: Mutex<State>,
+    /// The server stops.
+    stopped: Condvar,
 }
 
-impl Certificate {
-    /// Finds `server.pem` and `server.key` in a folder.
+struct State {
+    stunnel: Option<Stunnel>,
+    is_stopping: bool,
+}
+
+impl TlsListeners {
+    /// Opens TLS listeners: what comes to the first address of each pair is
+    /// passed on to the second one, without TLS.
+    ///
+    /// A thread watches stunnel, and starts it again if it ends.
     ///
     /// # Errors
     ///
-    /// They can't be read, or stunnel, which needs them, is not installed: one
-    /// line that says what to try.
-    pub fn find(directory: &Path) -> Result<Certificate, Failure> {
-        need("stunnel", STUNNEL, "-version")?;
-        let file = |name: &str| {
-            let path = directory.join(name);
-            let cannot = |e| {
-                let (file, folder) = (path.display(), directory.display());
-                Failure::new(format!(
-                    "cannot read {file}: {e}. Make it first: cargo run --example 10_secure_chat certs {folder}"
-                ))
-            };
-            File::open(&path).map_err(cannot)?;
-            Ok::<_, Failure>(path.display().to_string())
-        };
-        Ok(Certificate { certificate: file("server.pem")?, key: file("server.key")? })
-    }
-}
-
-/// A stunnel that runs, until this is dropped.
-pub struct Tunnel(Child);
-
-impl Tunnel {
-    /// Puts TLS in front of doors: what comes to the first address of each
-    /// pair goes on to the second in clear.
-    ///
-    /// # Errors
-    ///
-    /// No such address, or a certificate that stunnel does not take: one line
-    /// that says what to try.
-    pub fn in_front(
-        Certificate { certificate, key }: &Certificate,
-        doors: &[(SocketAddr, SocketAddr)],
-    ) -> Result<Tunnel, Failure> {
+    /// stunnel does not start: the error says why.
+    pub fn open(
+        certificate: &Certificate,
+        pairs: &[(SocketAddr, SocketAddr)],
+    ) -> Result<TlsListeners, Failure> {
+        let Certificate { certificate, key } = certificate;
         let mut services = format!("cert = {certificate}\nkey = {key}\n");
-        for (outside, inside) in doors {
-            services += &format!(
-                "[{outside}]\naccept = {}\nconnect = {}\n",
-                plain(*outside),
-                plain(*inside)
-            );
+        for (outside, inside) in pairs {
+            let (accept, connect) = (plain(*outside), plain(*inside));
+            services += &format!("[{outside}]\naccept = {accept}\nconnect = {connect}\n");
         }
-        let (tunnel, _) = Tunnel::start(&services, doors.len())?;
-        Ok(tunnel)
-    }
-
-    /// Connects to `address` through TLS. The certificate there must be signed
-    /// by the authority in the file `ca`, and be for this host: before that is
-    /// sure, stunnel passes on no byte.
-    ///
-    /// # Errors
-    ///
-    /// One line: no stunnel, no server, or none that could prove who it is.
-    pub fn to(address: &str, ca: &Path) -> Result<(Tunnel, Connection), Failure> {
-        need("stunnel", STUNNEL, "-version")?;
-        let known = fs::read_to_string(ca).map_err(|e| {
-            Failure::new(format!(
-                "cannot read the authority's certificate in {}: {e}",
-                ca.display()
-            ))
-        })?;
-        if !known.contains("BEGIN CERTIFICATE") {
-            let why = "is no certificate: take ca.pem from who runs the server";
-            return Err(Failure::new(format!("{} {why}", ca.display())));
-        }
-        let target = address.replace(['[', ']'], "");
-        let host = target.rsplit_once(':').map_or("", |(host, _)| host);
-        let check = if host.parse::<IpAddr>().is_ok() { "checkIP" } else { "checkHost" };
-        let here = tcp::unused("127.0.0.1:0")?;
-        let (tunnel, mut log) = Tunnel::start(
-            &format!(
-                "[chat]\nclient = yes\naccept = {here}\nconnect = {target}\nCAfile = {}\nverifyChain = yes\n{check} = {host}\n",
-                ca.display()
-            ),
-            1,
-        )?;
-        let connection = Connection::open(&here.to_string(), "10_secure_chat serve")?;
-        if log.tells_of_a_connection() {
-            return Ok((tunnel, connection));
-        }
-        Err(Failure::new(in_our_words(&log.errors, address, host, ca)))
-    }
-
-    /// Starts stunnel with these services, and waits until all of them listen.
-    /// Returns also what it has to say from then on.
-    fn start(services: &str, count: usize) -> Result<(Tunnel, Log), Failure> {
-        // `foreground` makes it a child of ours that logs on standard error.
-        let unix = if cfg!(unix) { "foreground = yes\npid =\nsyslog = no\n" } else { "" };
-        let config = format!(
-            "{unix}debug = info\nsslVersionMin = TLSv1.2\nTIMEOUTbusy = {HANDSHAKE_SECONDS}\n{services}"
-        );
-        let mut child = spawn(&config)?;
-        let (tell, told) = mpsc::channel();
-        let lines = child.stderr.take().map(BufReader::new);
-        let tunnel = Tunnel(child);
-        // Nobody joins it: it ends with stunnel. What nobody waits for any
-        // more it throws away, so that stunnel never has to wait.
-        thread::Builder::new().name("stunnel".into()).spawn(move || {
-            for line in lines.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
-                let _ = tell.send(line);
-            }
-        })?;
-
-        let mut log = Log::new(told);
-        let mut listening = 0;
-        while listening < count {
-            let Ok(line) = log.next() else {
-                let why = match log.errors.lines().last() {
-                    _ if log.errors.contains("TLS context") => {
-                        "a certificate or its key is damaged, or they are no pair. Make them anew: cargo run --example 10_secure_chat certs DIR"
-                    }
-                    Some(why) => why,
-                    None => "it does not say why",
-                };
-                return Err(Failure::new(format!("stunnel did not start: {why}")));
-            };
-            listening += usize::from(line.contains(" bound to "));
-        }
-        Ok((tunnel, Log::new(log.lines)))
+        let count = pairs.len();
+        let (stunnel, log) = Stunnel::start(&services, count)?;
+        let state = Mutex::new(State { stunnel: Some(stunnel), is_stopping: false });
+        let shared = Arc::new(Shared { state, stopped: Condvar::new() });
+        let watched = Arc::clone(&shared);
+        // The JoinHandle is dropped: the thread runs until the process exits.
+        thread::Builder::new()
+            .name("stunnel watch".into())
+            .spawn(move || watched.watch(&log, || Stunnel::start(&services, count)))?;
+        Ok(TlsListeners(shared))
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for TlsListeners {
     fn drop(&mut self) {
-        // The end of its input is what the shell waits for.
-        drop(self.0.stdin.take());
-        if cfg!(not(unix)) {
-            let _ = self.0.kill();
-        }
-        let _ = self.0.wait();
+        let mut state = self.0.lock();
+        state.is_stopping = true;
+        state.stunnel = None;
+        self.0.stopped.notify_all();
     }
 }
 
-/// What stunnel is called: on Windows the program with that name opens a
-/// window, and this one does not.
-const STUNNEL: &str = if cfg!(windows) { "tstunnel" } else { "stunnel" };
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Starts stunnel so that it ends when we do, however that happens: a shell
-/// waits for the end of a pipe of which only we hold the other end.
+    /// Starts stunnel again whenever it ends, until the server stops.
+    fn watch(&self, log: &Log, start: impl Fn() -> Result<(Stunnel, Log), Failure>) {
+        if !self.wait_for_end(log) {
+            return;
+        }
+        cli::warn("stunnel has ended: it is started again");
+        let mut pauses = PAUSES.iter();
+        let mut why = Failure::new("it ended again and again");
+        while let Some(pause) = pauses.next() {
+            if self.stops_within(*pause) {
+                return;
+            }
+            match start() {
+                Ok((stunnel, log)) => {
+                    let started = Instant::now();
+                    if !self.keep(stunnel) || !self.wait_for_end(&log) {
+                        return;
+                    }
+                    if started.elapsed() >= SHORT_LIFE {
+                        cli::warn("stunnel has ended: it is started again");
+                        pauses = PAUSES.iter();
+                    }
+                }
+                Err(failed) => why = failed,
+            }
+        }
+        cli::warn(format_args!(
+            "stunnel can't be started again: {why:?}. The TLS listeners are closed until the server is started again"
+        ));
+    }
+
+    /// Keeps a stunnel that was started again. False: the server stops.
+    fn keep(&self, stunnel: Stunnel) -> bool {
+        let mut state = self.lock();
+        if !state.is_stopping {
+            state.stunnel = Some(stunnel);
+        }
+        !state.is_stopping
+    }
+
+    /// Waits until stunnel has ended, and cleans up after it. False: the server
+    /// stops.
+    fn wait_for_end(&self, log: &Log) -> bool {
+        let mut was_guarded = true;
+        while !log.wait_for_end(GUARD_CHECK) {
+            let mut state = self.lock();
+            let is_unguarded = state.stunnel.as_mut().is_some_and(Stunnel::is_unguarded);
+            if was_guarded && is_unguarded && !state.is_stopping {
+                was_guarded = false;
+                cli::warn(
+                    "the shell that guards stunnel has ended: end stunnel yourself when the server has stopped",
+                );
+            }
+        }
+        let mut state = self.lock();
+        state.stunnel = None;
+        !state.is_stopping
+    }
+
+    /// Waits for this time. True: the server stops.
+    fn stops_within(&self, pause: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.stopped.wait_timeout_while(state, pause, |state| !state.is_stopping);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
+    }
+}
+
+/// Connects to `address` by TLS. The certificate there must be signed by the
+/// authority in the file `ca`, be for this host, and be valid now. Until that is
+/// certain, stunnel passes on no byte.
 ///
-/// In a process group of its own, it does not hear the Ctrl-C that is meant
-/// for us, and lives until the goodbyes have passed.
-#[cfg(unix)]
-fn spawn(config: &str) -> io::Result<Child> {
-    use std::os::unix::process::CommandExt;
-    const GUARD: &str = r#"printf '%s\n' "$1" | stunnel -fd 0 & exec 2>&-
-        read -r end; kill $!; wait $!"#;
-    Command::new("sh")
-        .args(["-c", GUARD, "sh", config])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
+/// The connection ends when the returned stunnel is dropped.
+///
+/// # Errors
+///
+/// One line: there is no stunnel, no server, or the server could not prove who
+/// it is.
+pub fn connect(address: &str, ca: &Path) -> Result<(Stunnel, Connection), Failure> {
+    let known = fs::read_to_string(ca).map_err(|e| {
+        Failure::new(format!("cannot read the authority's certificate in {}: {e}", ca.display()))
+    })?;
+    if !known.contains("BEGIN CERTIFICATE") {
+        let why = "is not a certificate: take ca.pem from the person who runs the server";
+        return Err(Failure::new(format!("{} {why}", ca.display())));
+    }
+    let target = config_value(&address.replace(['[', ']'], ""))?;
+    let file = config_value(&ca.display().to_string())?;
+    let host = target.rsplit_once(':').map_or("", |(host, _)| host);
+    let check = if host.parse::<IpAddr>().is_ok() { "checkIP" } else { "checkHost" };
+    let here = tcp::free_address("127.0.0.1:0")?;
+    let (stunnel, mut log) = Stunnel::start(
+        &format!(
+            "[chat]\nclient = yes\naccept = {here}\nconnect = {target}\nCAfile = {file}\nverifyChain = yes\n{check} = {host}\n",
+        ),
+        1,
+    )?;
+    let connection = Connection::open(&here.to_string(), "10_secure_chat serve")?;
+    if log.wait_for_connection() {
+        return Ok((stunnel, connection));
+    }
+    Err(Failure::new(stunnel_log::explain(&log.errors, address, host, ca)))
 }
 
-#[cfg(not(unix))]
-fn spawn(config: &str) -> io::Result<Child> {
-    let file = std::env::temp_dir().join(format!("socket-chat-{}.conf", std::process::id()));
-    fs::write(&file, config)?;
-    Command::new(STUNNEL)
-        .arg(file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-}
-
-/// stunnel wants no brackets around an IPv6 address.
+/// An address as stunnel wants it: without brackets around an IPv6 address.
 fn plain(address: SocketAddr) -> String {
     format!("{}:{}", address.ip(), address.port())
 }
 
-/// What stunnel says from one moment on, for as long as we have patience.
-struct Log {
-    lines: Receiver<String>,
-    end: Instant,
-    /// What was wrong so far, a line each.
-    errors: String,
-}
-
-impl Log {
-    fn new(lines: Receiver<String>) -> Log {
-        Log { lines, end: Instant::now() + PATIENCE, errors: String::new() }
-    }
-
-    fn next(&mut self) -> Result<String, RecvTimeoutError> {
-        let time = self.end.saturating_duration_since(Instant::now());
-        let line = self.lines.recv_timeout(time)?;
-        self.errors.extend(error_in(&line).into_iter().flat_map(|error| [error, "\n".into()]));
-        Ok(line)
-    }
-
-    /// Waits until stunnel has made a connection. False: it can't.
-    fn tells_of_a_connection(&mut self) -> bool {
-        loop {
-            match self.next() {
-                Ok(line) if line.contains("connected: new session") => return true,
-                Ok(line) if line.contains("Connection closed") => return false,
-                Ok(line) if line.contains("Connection reset") => return false,
-                Ok(_) => {}
-                // A stunnel that says it in other words would still pass on
-                // nothing to a server that it does not trust.
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
-        }
-    }
-}
-
-/// What is behind an error's or a warning's mark in a line of stunnel's log:
-/// `2026.11.22 21:49:06 LOG3[0]: ...` or, before it has read all, `[!] ...`.
-fn error_in(line: &str) -> Option<String> {
-    let (mark, text) = line.split_once("]: ").or_else(|| line.split_once("] "))?;
-    let is_marked = ["LOG3[", "LOG4[", "[!"].iter().any(|error| mark.contains(error));
-    // These two come with less than they are.
-    let is_trouble = ["TIMEOUT", "Address already in use"].iter().any(|word| text.contains(word));
-    (is_marked || is_trouble).then(|| text.to_string())
-}
-
-/// Why there is no connection to `address`.
-fn in_our_words(errors: &str, address: &str, host: &str, ca: &Path) -> String {
-    let ca = ca.display();
-    let signed = format!(
-        "the certificate of {address} is not signed by the authority in {ca}. Take ca.pem from who runs the server; if that is what you have, somebody else answers there"
-    );
-    let causes = [
-        ("Connection refused", "nobody listens there. Is a server running, with --tls?".into()),
-        ("resolv", format!("the host {host} is unknown: check the address")),
-        ("local issuer", signed.clone()),
-        ("self", signed.clone()),
-        ("signature failure", signed),
-        (
-            "Subject checks",
-            format!("its certificate is not for {host}: use a name that it was made for"),
-        ),
-        (
-            "has expired",
-            "its certificate has expired: who runs the server has to make a new one".into(),
-        ),
-        (
-            "not yet valid",
-            "its certificate is not valid yet: check the date of both computers".into(),
-        ),
-        (
-            "TIMEOUT",
-            format!(
-                "it did not begin to speak TLS within {HANDSHAKE_SECONDS} s: is this the port of `tls chat on`?"
-            ),
-        ),
-        ("SSL_connect", "it does not speak TLS: is this the port of `tls chat on`?".into()),
-    ];
-    let known = causes.into_iter().find(|(mark, _)| errors.contains(mark));
-    let why = known.map_or_else(|| errors.lines().last().unwrap_or("").to_string(), |(_, why)| why);
-    format!("cannot connect to {address}, and nothing was sent: {why}")
-}
-
-/// Makes a certificate authority for a lab in `directory`, and a certificate
-/// that it has signed, for this machine's names for itself: `ca.pem`,
-/// `server.pem`, `server.key`. What is there already is replaced.
-///
-/// The authority's own key is thrown away: it never signs again.
-///
-/// # Errors
-///
-/// One line: no openssl, or a folder that can't be written.
-pub fn make_certificates(directory: &Path) -> Result<(), Failure> {
-    // Files that are only needed on the way.
-    const CONFIG: &str = "lab.cnf";
-    const AUTHORITY_KEY: &str = "ca.key";
-    const REQUEST: &str = "server.csr";
-    need("openssl", "openssl", "version")?;
-    let place = directory.display();
-    let cannot = |e: io::Error| Failure::new(format!("cannot make certificates in {place}: {e}"));
-    fs::create_dir_all(directory).map_err(cannot)?;
-    fs::write(directory.join(CONFIG), OPENSSL_CONFIG).map_err(cannot)?;
-    for key in [AUTHORITY_KEY, "server.key"] {
-        create_for_owner(&directory.join(key)).map_err(cannot)?;
-    }
-    let days = VALID_DAYS.to_string();
-    let new_key = ["req", "-config", CONFIG, "-newkey", "rsa:2048", "-nodes"];
-    let authority = ["-x509", "-extensions", "authority", "-keyout", AUTHORITY_KEY];
-    let server = ["-keyout", "server.key", "-out", REQUEST, "-subj", "/CN=localhost"];
-    let sign = ["x509", "-req", "-in", REQUEST, "-CA", "ca.pem", "-CAkey", AUTHORITY_KEY];
-    let signed =
-        ["-CAcreateserial", "-CAserial", "ca.srl", "-extfile", CONFIG, "-extensions", "server"];
-    let subject = ["-subj", "/CN=socket chat lab authority", "-out", "ca.pem", "-days", &days];
-    for arguments in [
-        [&new_key[..], &authority, &subject].concat(),
-        [&new_key[..], &server].concat(),
-        [&sign[..], &signed, &["-out", "server.pem", "-days", &days]].concat(),
-    ] {
-        let run = Command::new("openssl").args(arguments).current_dir(directory).output();
-        let run = run.map_err(cannot)?;
-        if !run.status.success() {
-            let said = String::from_utf8_lossy(&run.stderr);
-            let why = said.lines().last().unwrap_or("openssl does not say why");
-            return Err(Failure::new(format!("cannot make certificates in {place}: {why}")));
-        }
-    }
-    for file in [CONFIG, AUTHORITY_KEY, REQUEST, "ca.srl"] {
-        fs::remove_file(directory.join(file)).map_err(cannot)?;
-    }
-    Ok(())
-}
-
-/// How long a certificate is good. Browsers take none over 398 days.
-const VALID_DAYS: u32 = 365;
-
-/// What openssl is to know of the two certificates (`x509v3_config(5)`).
-const OPENSSL_CONFIG: &str = "\
-[req]
-distinguished_name = name
-[name]
-[authority]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign
-subjectKeyIdentifier = hash
-[server]
-basicConstraints = CA:FALSE
-keyUsage = digitalSignature
-extendedKeyUsage = serverAuth
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
-";
-
-/// Makes sure that a program is installed.
-fn need(name: &str, program: &str, version: &str) -> Result<(), Failure> {
-    let run = Command::new(program)
-        .arg(version)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    match run {
-        Err(e) if e.kind() == ErrorKind::NotFound => Err(Failure::new(format!(
-            "{name} is not installed. Debian, Ubuntu: sudo apt install {}; Fedora: sudo dnf install {name}; macOS: brew install {name}; Windows: the installer from stunnel.org has both stunnel and openssl (put its bin folder into PATH)",
-            if name == "stunnel" { "stunnel4" } else { name },
-        ))),
-        Err(e) => Err(Failure::new(format!("cannot start {program}: {e}"))),
-        Ok(_) => Ok(()),
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::certificates;
+    use crate::files::PrivateFolder;
+    use std::net::TcpStream;
+    use std::process::Command;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// The processes that this one has started, and those that they have
+    /// started: their numbers and names. The threads of this process are asked
+    /// one by one, since each knows only its own.
+    fn started_by(process: &str) -> Vec<(String, String)> {
+        let read = |file: String| fs::read_to_string(file).unwrap_or_default();
+        let tasks = fs::read_dir(format!("/proc/{process}/task"));
+        let tasks = tasks.into_iter().flatten().flatten();
+        let children = tasks.map(|task| read(format!("{}/children", task.path().display())));
+        let children: String = children.collect();
+        let all = children.split_whitespace().flat_map(|child| {
+            let name = read(format!("/proc/{child}/comm")).trim().to_string();
+            [vec![(child.to_string(), name)], started_by(child)].concat()
+        });
+        all.collect()
+    }
+
+    fn kill(process: &str) {
+        let done = Command::new("kill").args(["-9", process]).status();
+        assert!(done.is_ok_and(|status| status.success()), "kill -9 {process}");
+    }
+
+    /// Waits until this is so.
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !is_so() {
+            assert!(Instant::now() < end, "not within 20 s: {what}");
+            thread::yield_now();
+        }
+    }
 
     #[test]
-    fn what_stunnel_says_is_told_in_our_words() {
-        let explained = |log: &str| {
-            let errors: Vec<String> = log.lines().filter_map(error_in).collect();
-            in_our_words(&errors.join("\n"), "localhost:12346", "localhost", Path::new("ca.pem"))
-        };
-        // As stunnel 5.68 writes them.
-        for (log, words) in [
-            (
-                "2026.11.22 21:49:06 LOG4[0]: CERT: Pre-verification error: unable to get local issuer certificate\n2026.11.22 21:49:06 LOG3[0]: SSL_connect: ../ssl/statem/statem_clnt.c:1889: error:0A000086:SSL routines::certificate verify failed",
-                "not signed by",
-            ),
-            ("2026.11.22 21:49:07 LOG4[0]: CERT: Subject checks failed", "not for localhost"),
-            (
-                "2026.11.22 21:49:09 LOG4[0]: CERT: Pre-verification error: certificate has expired",
-                "expired",
-            ),
-            (
-                "2026.11.22 21:49:10 LOG3[0]: SSL_connect: ../ssl/statem/statem_clnt.c:396: error:0A0000F4:SSL routines::unexpected message",
-                "does not speak TLS",
-            ),
-            (
-                "2026.11.22 21:49:11 LOG3[0]: s_connect: connect 127.0.0.1:1: Connection refused (111)\n2026.11.22 21:49:11 LOG3[0]: No more addresses to connect",
-                "nobody listens",
-            ),
-            (
-                "2026.11.22 21:49:12 LOG3[0]: Error resolving \"localhost\": Neither nodename nor servname known (EAI_NONAME)",
-                "is unknown",
-            ),
-            (
-                "2026.11.22 21:49:16 LOG6[0]: ssl_start: s_poll_wait: TIMEOUTbusy exceeded: sending reset",
-                "within 5 s",
-            ),
-            (
-                "2026.11.22 21:49:16 LOG6[0]: Peer certificate required\n[!] Something new",
-                ": Something new",
-            ),
-        ] {
-            let explained = explained(log);
-            assert!(explained.contains(words), "{explained}");
+    fn stunnel_comes_back_when_it_or_its_guard_is_killed_and_ends_with_the_server() {
+        let Ok(folder) = PrivateFolder::new(&std::env::temp_dir()) else { panic!("no folder") };
+        // Without these programs there is nothing to test.
+        if certificates::make(folder.path()).is_err() || Stunnel::start("", 0).is_err() {
+            return;
         }
+        let certificate = Certificate::find(folder.path()).expect("it was made");
+        let outside = tcp::free_address("127.0.0.1:0").expect("a free port");
+        let inside = tcp::free_address("127.0.0.1:0").expect("a free port");
+        let listeners = TlsListeners::open(&certificate, &[(outside, inside)]).expect("stunnel");
+        let is_open = || TcpStream::connect(outside).is_ok();
+        let own = std::process::id().to_string();
+        assert!(is_open());
+        for name in ["stunnel", "sh"] {
+            let all = started_by(&own);
+            let (old, _) = all.iter().find(|(_, found)| found == name).expect("it runs");
+            kill(old);
+            wait_until("another one runs", || {
+                let all = started_by(&own);
+                all.iter().any(|(number, found)| found == name && number != old)
+            });
+            wait_until("the listener is open again", is_open);
+        }
+        drop(listeners);
+        // If stunnel is just being started again, the watching thread ends it.
+        wait_until("the listener is closed", || !is_open());
     }
 }

@@ -101,17 +101,17 @@ pub struct LoginAttempt<'a> {
     pub failures: u32,
 }
 
-/// Says whether an attempt succeeds, or why not: the text of an ERROR. It may
-/// take its time, because only the thread of that client waits for it.
+/// Says whether an attempt succeeds, or why not. It may take its time, because
+/// only the thread of that client waits for it.
 pub type LoginCheck = dyn Fn(&LoginAttempt) -> Result<(), LoginError> + Send + Sync;
 
 /// Why a login has not succeeded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LoginError {
-    /// Name or password are wrong. This counts as a failure.
-    Wrong(String),
-    /// The attempt was not tried, for this reason.
-    NotTried(String),
+    /// The name or the password is wrong. This counts as a failure.
+    Wrong,
+    /// The password was not checked. This is why: the text of an ERROR.
+    NotChecked(String),
 }
 
 /// The way to the room, for the threads of the clients.

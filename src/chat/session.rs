@@ -180,10 +180,10 @@ impl<'a> Session<'a> {
                 Ok(()) => return ControlFlow::Continue(()),
                 Err(_) => "already here".into(),
             },
-            Err(LoginError::NotTried(why)) => why,
-            Err(LoginError::Wrong(why)) => {
+            Err(LoginError::NotChecked(why)) => why,
+            Err(LoginError::Wrong) => {
                 self.login_failures += 1;
-                why
+                "wrong name or password".into()
             }
         };
         self.reply_error(&why);

@@ -93,7 +93,7 @@ pub fn base64(bytes: &[u8]) -> String {
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     let data = text.trim_end_matches('=');
     let fill = text.len() - data.len();
-    if text.len() % 4 != 0 || fill > 2 {
+    if !text.len().is_multiple_of(4) || fill > 2 {
         return None;
     }
     let (mut bytes, mut bits) = (Vec::new(), 0);
