@@ -1,7 +1,7 @@
 //! Marks in the forms that teachers, students and learning platforms read.
 
 use crate::about;
-use crate::grading::{Cell, Test, Verdict};
+use crate::cell::{Cell, Test, Verdict};
 use std::fmt::Write;
 use std::fs;
 use std::io;
@@ -197,7 +197,11 @@ fn page(student: &Student) -> String {
     for cell in &student.cells {
         let _ =
             writeln!(text, "\n## Step {}: {} of {}\n", cell.step, cell.points(), cell.tests.len());
-        for (verdict, what) in [(Verdict::Passed, "passed"), (Verdict::Ignored, "ignored")] {
+        for (verdict, what) in [
+            (Verdict::Passed, "passed"),
+            (Verdict::Ignored, "ignored"),
+            (Verdict::Missing, "no result"),
+        ] {
             for test in cell.tests.iter().filter(|test| test.verdict == verdict) {
                 let _ = writeln!(text, "- {what}: `{}`", test.name);
             }
