@@ -241,6 +241,18 @@ fn the_environment_of_a_submission_does_not_lead_to_the_project() {
 }
 
 #[test]
+fn a_submission_can_be_interrupted_where_mark_itself_can_not() {
+    let class = Class::new("interrupt");
+    class.hands_in("ann", "my_01.sh", "kill -INT $$; echo 'test it_listens ... ok'");
+    let mark = class.command(&[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(mark.get_program());
+    shell.args(mark.get_args()).current_dir(&class.0).output().unwrap();
+    let line = class.line_of("ann");
+    assert!(line.contains("something has ended the grading (signal: 2 (SIGINT))"), "{line}");
+}
+
+#[test]
 fn arguments_that_cannot_be_understood_are_refused() {
     let class = Class::new("arguments");
     for (wrong, named) in [

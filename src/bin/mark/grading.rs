@@ -110,7 +110,8 @@ impl Grading {
         folder: &Path,
         marker: &Marker,
     ) -> io::Result<Outcome> {
-        let mut command = process::shell(&format!("exec {wrap} \"$0\""), folder);
+        let mut command =
+            process::shell(&format!("exec {} {wrap} \"$0\"", process::default_interrupt()), folder);
         command.arg(&self.program).env("LAB", lab).env("NO_COLOR", "1");
         let ran = process::run(command, &Limits { time, folder }, marker)
             .map_err(about(self.program.display()))?;

@@ -57,6 +57,17 @@ pub struct Ran {
     pub left: usize,
 }
 
+/// What a command needs before it to be ended by SIGINT. A script that starts
+/// `mark` in the background makes it ignore SIGINT, and so would all programs
+/// that it starts: then right servers of steps 07 to 10 would not stop.
+pub fn default_interrupt() -> &'static str {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // Signal 2 is the second bit.
+    if ignored & 2 == 0 { "" } else { "env --default-signal=INT" }
+}
+
 /// A line for the shell, run in a folder.
 pub fn shell(line: &str, folder: &Path) -> Command {
     let mut command = Command::new("sh");
