@@ -124,13 +124,15 @@ pub fn run(mut command: Command, limits: &Limits, marker: &Marker) -> io::Result
             thread::sleep(LOOK);
         }
     };
-    if status.is_none() {
+    // Without /proc, its group is all that can be found.
+    if status.is_none() || !cfg!(target_os = "linux") {
         kill(&[format!("-{}", child.id())]);
         let _ = child.kill();
         let _ = child.wait();
     }
     let left = end_all(|value| value == mark, Some(limits.folder));
-    // Whoever still holds the other end can't keep us: what has arrived is read.
+    // A process that was not found may still hold the other end: it can't keep us.
+    let _ = end.recv_timeout(Duration::from_secs(1));
     for stream in [stdout, stderr] {
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }
