@@ -7,28 +7,49 @@ import threading
 
 from common import MISTAKE, Arguments, listen, offer, visitors
 
+# For each test the mistakes that it must catch.
 MISTAKES = {
-    "waits_for_newline": "Sends nothing back before a line end has come.",
-    "waits_for_end": "Collects everything and sends it back when the client has closed its half.",
-    "one_read_only": "Echoes what the first read brings, then closes.",
-    "partial_sends": "Sends without waiting and does not look how much was taken, so a slow client loses bytes.",
-    "whole_buffer_sent": "Sends the whole buffer and not just what was read into it.",
-    "stops_after_1_mib": "Echoes the first 1 MiB and closes.",
-    "stripped": "Takes white space off the ends of what it has read.",
-    "newline_added": "Adds a newline where a read does not end in one.",
-    "crlf_to_lf": "Turns CR LF into LF.",
-    "nul_ends_text": "Takes a NUL for the end of the text.",
-    "upper_case": "Sends back upper-case letters.",
-    "decodes": "Decodes as UTF-8 and replaces what is none.",
-    "decodes_strictly": "Decodes as UTF-8 and ends at the first byte that is none.",
-    "greets": "Greets the client before it echoes.",
-    "quit_is_a_command": "Closes when the client sends the line quit.",
-    "two_at_once": "Serves several clients at the same time.",
-    "one_client_only": "Ends after the first client.",
-    "resets_at_end": "Closes with SO_LINGER 0, so that what is still on its way is lost.",
-    "never_closes": "Leaves the connection open after the end, and serves the next.",
-    "end_not_noticed": "Takes the end of the stream for a pause and waits on.",
-    "dies_on_reset": "A client's reset ends the server.",
+    "bytes_come_back_at_once_without_waiting_for_a_line_end": {
+        "stripped": "Takes white space off the ends of what it has read.",
+    },
+    "every_byte_comes_back_unchanged": {
+        "crlf_to_lf": "Turns CR LF into LF.",
+        "nul_ends_text": "Takes a NUL for the end of the text.",
+        "decodes": "Decodes as UTF-8 and replaces what is none.",
+        "quit_is_a_command": "Closes when the client sends the line quit.",
+    },
+    "a_megabyte_comes_back_whole": {
+        "partial_sends": "Sends without waiting and does not look how much was taken, so a slow client loses bytes.",
+    },
+    "what_was_sent_before_the_end_comes_back_before_the_server_closes": {
+        "one_client_only": "Ends after the first client.",
+    },
+    "one_client_is_served_at_a_time": {
+        "two_at_once": "Serves several clients at the same time.",
+    },
+    "clients_are_served_one_after_another": {
+        "whole_buffer_sent": "Sends the whole buffer and not just what was read into it.",
+        "newline_added": "Adds a newline where a read does not end in one.",
+        "upper_case": "Sends back upper-case letters.",
+        "greets": "Greets the client before it echoes.",
+        "resets_at_end": "Closes with SO_LINGER 0, so that what is still on its way is lost.",
+        "never_closes": "Leaves the connection open after the end, and serves the next.",
+        "end_not_noticed": "Takes the end of the stream for a pause and waits on.",
+    },
+    "a_client_that_resets_the_connection_does_not_end_the_server": {
+        "dies_on_reset": "A client's reset ends the server.",
+    },
+    "a_client_that_never_reads_is_over_when_it_goes": {
+        "stops_after_1_mib": "Echoes the first 1 MiB and closes.",
+        "decodes_strictly": "Decodes as UTF-8 and ends at the first byte that is none.",
+    },
+    "a_pause_is_not_the_end": {
+        "waits_for_end": "Collects everything and sends it back when the client has closed its half.",
+        "one_read_only": "Echoes what the first read brings, then closes.",
+    },
+    "addresses_and_arguments_are_as_in_step_01": {
+        "waits_for_newline": "Sends nothing back before a line end has come.",
+    },
 }
 offer(MISTAKES)
 

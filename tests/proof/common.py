@@ -1,7 +1,7 @@
 """What the programs share: arguments, sockets, lines, and the mistakes that several steps have in common.
 
 Every program is right unless the environment variable MISTAKE names one of its mistakes; then it has that one.
-MISTAKE=list prints the names.
+VARIANT names another right way to write it, which the contract leaves free.
 """
 
 import argparse
@@ -22,15 +22,24 @@ READ_BYTES = 16 * 1024
 CLIENT_LINE_BYTES = 64 * 1024
 
 MISTAKE = os.environ.get("MISTAKE", "")
+VARIANT = os.environ.get("VARIANT", "")
 
 
-def offer(mistakes):
-    """Makes sure that MISTAKE names one of these, or lists them."""
-    if MISTAKE == "list":
-        print(*mistakes, sep="\n")
+def offer(mistakes, right=(), pending=()):
+    """Makes sure that MISTAKE and VARIANT name what there is; with --mistakes alone it lists all of it and exits.
+
+    `mistakes` has a dictionary of mistakes for each test that must catch them, `right` the variants that must pass
+    all ten tests. The grading is not ready yet for those that are `pending`.
+    """
+    tests = {name: test for test, group in mistakes.items() for name in group}
+    if sys.argv[1:] == ["--mistakes"]:
+        for name in ["-", *right, *tests]:
+            print(name, tests.get(name, "-"), "pending" if name in pending else "ready")
         sys.exit()
-    if MISTAKE and MISTAKE not in mistakes:
-        sys.exit(f"no mistake here is called {MISTAKE!r}; MISTAKE=list names them")
+    if len(tests) != sum(map(len, mistakes.values())) or not {*pending} <= {*tests, *right}:
+        sys.exit("a mistake is listed twice, or what is pending is not listed")
+    if MISTAKE not in ("", *tests) or VARIANT not in ("", *right):
+        sys.exit(f"neither a mistake nor a variant here is called {MISTAKE or VARIANT!r}; --mistakes lists them")
     # Ctrl-C ends these programs as the system ends a program: without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -130,7 +139,7 @@ def setup_failed(deed, place, error, hint):
     """Ends a program that can't bind or connect: what failed, the address, what to try."""
     if MISTAKE == "failure_traceback":
         raise error
-    if MISTAKE == "failure_without_hint":
+    if VARIANT == "failure_without_hint":
         hint = ""
     print(f"cannot {deed} {show(place)}: {reason(error)}{hint}", file=sys.stderr)
     sys.exit({"failure_exit_0": 0, "failure_exit_2": 2}.get(MISTAKE, 1))
