@@ -3,6 +3,7 @@
 import socket
 import struct
 import sys
+import threading
 
 from common import MISTAKE, Arguments, listen, offer, visitors
 
@@ -17,6 +18,7 @@ MISTAKES = {
     },
     "one_client_after_another_is_served": {
         "one_client_only": "Ends after the first client.",
+        "stops_after_ten": "Accepts ten clients, and then no more.",
     },
     "a_client_that_neither_speaks_nor_closes_keeps_nobody_waiting": {
         "greets_twice": "Sends the greeting twice.",
@@ -47,6 +49,7 @@ MISTAKES = {
         "failure_traceback": "A port in use ends in a traceback.",
         "failure_exit_0": "Exits 0 when the port is in use.",
         "failure_exit_2": "Exits 2 when the port is in use.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
     },
     "arguments_are_explained_or_refused": {
         "port_may_be_missing": "Takes an address without a port.",
@@ -59,9 +62,14 @@ MISTAKES = {
     },
 }
 RIGHT = {
+    "child_holds_pipes": "Leaves a child running that has its standard streams.",
+    "child_in_own_session": "The same, and the child is in a session of its own.",
+    "slow": "Takes 50 ms before it does anything with what has come.",
     "failure_without_hint": "Says that the port is in use, but not what to try: the words are free.",
 }
-offer(MISTAKES, RIGHT)
+# The grading lacks the checks for these.
+PENDING = ["child_in_own_session"]
+offer(MISTAKES, RIGHT, PENDING)
 
 GREETING = b"hello from 01_bind_listen\n"
 if MISTAKE == "no_newline":
@@ -87,7 +95,9 @@ def greet(stream):
 
 def main():
     listener = listen(Arguments().parse().address)
-    for stream in visitors(listener):
+    for served, stream in enumerate(visitors(listener)):
+        if MISTAKE == "stops_after_ten" and served == 10:
+            threading.Event().wait()
         with stream:
             try:
                 greet(stream)

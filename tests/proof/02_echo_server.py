@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 
-from common import MISTAKE, Arguments, listen, offer, visitors
+from common import MISTAKE, Arguments, listen, offer, react, visitors
 
 # For each test the mistakes that it must catch.
 MISTAKES = {
@@ -49,9 +49,17 @@ MISTAKES = {
     },
     "addresses_and_arguments_are_as_in_step_01": {
         "waits_for_newline": "Sends nothing back before a line end has come.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+        "no_reuseaddr": "Can't be started again at once on the port it just had.",
     },
 }
-offer(MISTAKES)
+# Other ways to write it that are right, too.
+RIGHT = {
+    "slow": "Takes 50 ms before it does anything with what has come.",
+}
+# The grading lacks the checks for these.
+PENDING = ["no_reuseaddr", "skeleton"]
+offer(MISTAKES, RIGHT, PENDING)
 
 PIECE_BYTES = 64 * 1024
 
@@ -74,6 +82,7 @@ def pieces(stream):
     """Yields what comes, as it comes."""
     total = 0
     while piece := stream.recv(PIECE_BYTES):
+        react()
         yield piece
         total += len(piece)
         if MISTAKE == "one_read_only" or MISTAKE == "stops_after_1_mib" and total >= 1 << 20:

@@ -22,6 +22,7 @@ MISTAKES = {
         "line_limit_4_kib": "Cuts lines at 4 KiB.",
         "characters_split": "Decodes every read on its own, so that a character in two reads is broken.",
         "latin1": "Takes the text for Latin-1.",
+        "too_long_kept_in_memory": "Keeps all of a line that is too long.",
     },
     "the_end_of_input_closes_only_the_sending_half": {
         "last_line_lost": "Does not print a last line that came without its line end.",
@@ -58,7 +59,14 @@ MISTAKES = {
         "server_close_exit_1": "Exits 1 when the server has closed.",
     },
 }
-offer(MISTAKES)
+# Other ways to write it that are right, too.
+RIGHT = {
+    "child_holds_pipes": "Leaves a child running that has its standard streams.",
+    "child_in_own_session": "The same, and the child is in a session of its own.",
+}
+# The grading lacks the checks for these.
+PENDING = ["too_long_kept_in_memory", "child_holds_pipes", "child_in_own_session"]
+offer(MISTAKES, RIGHT, PENDING)
 
 
 def speak(stream, failures):

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 
-from common import MISTAKE, READ_BYTES, Arguments, clean, listen, offer, received, visitors
+from common import MISTAKE, READ_BYTES, VARIANT, Arguments, clean, listen, offer, received, visitors
 
 # For each test the mistakes that it must catch.
 MISTAKES = {
@@ -39,6 +39,7 @@ MISTAKES = {
         "thread_per_line": "Starts a thread for each line, so one sender's lines change their order.",
         "one_read_is_one_line": "Takes what one read brings for one line.",
         "newcomer_told_of_itself": "Tells a newcomer too that it has joined.",
+        "queue_of_4_kib": "Has writer threads, and a queue of 4 KiB between the room and each of them.",
     },
     "what_a_terminal_would_obey_is_taken_out": {
         "emptied_lines_passed_on": "Passes on lines of which cleaning leaves nothing.",
@@ -91,12 +92,23 @@ MISTAKES = {
         "full_left_open": "Says that the room is full, but does not close the connection.",
         "full_uses_up_name": "Uses up a name for a client that it turns away.",
         "seat_never_free": "Does not give the seat of someone who has left to the next.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+        "no_reuseaddr": "Can't be started again at once on the port it just had.",
+        "full_closes_on_unread": "Closes right after it has said that the room is full, which is a reset if the client has sent something.",
     },
 }
-offer(MISTAKES)
+# Other ways to write it that are right, too.
+RIGHT = {
+    "slow": "Takes 50 ms before it does anything with what has come.",
+    "tells_others_first": "Tells the others of a newcomer, waits 3 ms, and greets it after that.",
+    "writer_threads": "Sends only in the writer thread that each guest has.",
+}
+# The grading lacks the checks for these.
+PENDING = ["no_reuseaddr", "full_closes_on_unread", "tells_others_first"]
+offer(MISTAKES, RIGHT, PENDING)
 
 MAX_LINE_BYTES = 4096
-MAX_BACKLOG_BYTES = 1 << 20
+MAX_BACKLOG_BYTES = 4096 if MISTAKE == "queue_of_4_kib" else 1 << 20
 FLUSH_BYTES = 64 * 1024
 SHOW_OUT_SECONDS = 30
 REFUSAL_SECONDS = 1
@@ -121,7 +133,8 @@ class Guest:
                 return True  # told before, and on its way out
             self.ever += len(data)
             waiting = bool(self.backlog)
-            if not waiting or MISTAKE == "new_overtakes_waiting":
+            only_queued = VARIANT == "writer_threads" or MISTAKE == "queue_of_4_kib"
+            if not only_queued and (not waiting or MISTAKE == "new_overtakes_waiting"):
                 data = data[self.send_now(data):]
             self.backlog += data
             if self.backlog and not waiting:
@@ -155,7 +168,7 @@ class Guest:
                     return
 
     def cut_off(self):
-        """Ends the connection from any thread; whoever waits for it wakes up."""
+        """Ends the connection from any thread; a thread that waits for it wakes up."""
         try:
             self.stream.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -191,10 +204,18 @@ class Room:
             guest = Guest(stream, f"guest-{self.next_number()}")
             self.guests.add(guest)
             here = len(self.guests)
-            self.tell([guest], f"* welcome, {guest.name} ({here - (MISTAKE == 'welcome_counts_others')} here)")
+            welcome = [guest], f"* welcome, {guest.name} ({here - (MISTAKE == 'welcome_counts_others')} here)"
             others = self.guests if MISTAKE == "newcomer_told_of_itself" else self.guests - {guest}
-            if MISTAKE != "joined_not_told":
-                self.tell(others, f"* {guest.name} joined ({here - (MISTAKE == 'joined_counts_others')} here)")
+            if MISTAKE == "joined_not_told":
+                others = []
+            joined = others, f"* {guest.name} joined ({here - (MISTAKE == 'joined_counts_others')} here)"
+            if VARIANT == "tells_others_first":
+                self.tell(*joined)
+                time.sleep(0.003)
+                self.tell(*welcome)
+            else:
+                self.tell(*welcome)
+                self.tell(*joined)
             return guest
 
     def next_number(self):
@@ -226,7 +247,7 @@ class Room:
             guest.cut_off()
 
     def tell(self, guests, text):
-        """Sends a line to each; whoever lets too much wait has to leave."""
+        """Sends a line to each; a guest for which too much waits has to leave."""
         data = text.encode() + (b"" if MISTAKE == "no_newline" else b"\n")
         pieces = data.partition(b": ") if MISTAKE == "lines_mix" else [data]
         for guest in [guest for guest in guests if not all([guest.take(piece) for piece in pieces])]:
@@ -295,6 +316,8 @@ def turn_away(stream, seats):
                 stream.sendall(f"! the room is full: the limit is {seats}\n".encode())
             if MISTAKE == "full_left_open":
                 stream.detach()
+                return
+            if MISTAKE == "full_closes_on_unread":
                 return
             stream.shutdown(socket.SHUT_WR)
             while stream.recv(READ_BYTES) and time.monotonic() < end:

@@ -18,7 +18,7 @@ MISTAKES = {
         "welcome_too_long": "Lists all names, in however long a body.",
         "welcome_cut": "Cuts the list at the limit.",
         "welcome_own_name_cut": "Leaves the newcomer's name out of a list that is too long.",
-        "welcome_counts_all": "Counts all names behind `and`, not only those that are not shown.",
+        "welcome_counts_all": "Counts all names after `and`, not only those that are not shown.",
         "joined_not_told": "Tells nobody that someone has joined.",
         "newcomer_told_of_itself": "Tells a newcomer too that it has joined.",
         "left_not_told": "Tells nobody that someone has left.",
@@ -107,9 +107,11 @@ MISTAKES = {
         "nonsense_ends_thread": "What is no message ends the thread in a traceback; the guest stays in the room.",
         "error_not_sent": "Closes without a word when it gets what is no message.",
         "open_after_nonsense": "Goes on reading after what is no message.",
-        "closes_on_unread": "Closes right behind the error, which is a reset while the client still sends.",
+        "closes_on_unread": "Closes right after the error, which is a reset while the client still sends.",
         "drains_for_ever": "Reads on after the error for as long as the client sends.",
         "only_leave_frees_name": "Keeps the name of someone who has left without LEAVE.",
+        "queue_lost_at_error": "Has writer threads, and closes at once after an error, so that what still waits is lost.",
+        "half_closed_late": "Closes its sending half after the client has closed.",
     },
     "a_client_shows_each_message_however_it_arrives": {
         "bidi_kept": "Keeps the bidirectional overrides.",
@@ -155,9 +157,20 @@ MISTAKES = {
         "truncated_exit_0": "Exits 0 when the stream ends inside a message.",
         "reset_traceback": "Prints a traceback after a reset.",
         "name_may_be_missing": "Joins as guest if there is no NAME.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+        "no_reuseaddr": "Can't be started again at once on the port it just had.",
+        "reset_exit_0": "Exits 0 after a reset.",
     },
 }
-offer(MISTAKES)
+# Other ways to write it that are right, too.
+RIGHT = {
+    "slow": "Takes 50 ms before it does anything with what has come.",
+    "tells_others_first": "Tells the others of a newcomer, waits 3 ms, and greets it after that.",
+    "writer_threads": "Sends only in the writer thread that each guest has.",
+}
+# The grading lacks the checks for these.
+PENDING = ["no_reuseaddr"]
+offer(MISTAKES, RIGHT, PENDING)
 
 
 def serve(chosen):

@@ -24,6 +24,8 @@ MISTAKES = {
         "leave_ignored": "Does not take LEAVE for the end, only the end of the stream.",
         "name_not_freed": "Does not give the name of someone who has left to the next.",
         "connection_left_open": "Does not close the connection of a client that has left.",
+        "closes_on_unread": "Closes right after the error, which is a reset while the client still sends.",
+        "half_closed_late": "Closes its sending half after the client has closed.",
     },
     "many_who_vanish_are_told_once_and_their_names_are_free": {
         "only_leave_frees_name": "Keeps the name of someone who has left without LEAVE.",
@@ -49,6 +51,7 @@ MISTAKES = {
         "not_joined_never_thrown_out": "Pings someone who has not joined, and does nothing when no answer comes.",
         "pings_once": "Does not ask again someone who has been silent before.",
         "sent_is_life": "Takes what it sends to someone for a sign of life.",
+        "thrown_out_too_late": "Throws out eight heartbeats after its PING.",
     },
     "any_message_is_a_sign_of_life": {
         "pong_is_no_life": "Does not take PONG for a sign of life.",
@@ -66,6 +69,8 @@ MISTAKES = {
         "goodbye_not_flushed": "Exits before the clients have taken what waits for them.",
         "each_leave_told_at_stop": "Tells everybody of everybody's end when it stops.",
         "no_reuseaddr": "Can't be started again at once on the port it just had.",
+        "queue_lost_at_goodbye": "Throws away what waits when it says goodbye.",
+        "goodbye_half_closed_late": "Does not close its sending half after the goodbye.",
     },
     "nobody_holds_up_a_server_that_stops": {
         "waits_for_clients_for_ever": "Waits for clients that do not close.",
@@ -83,18 +88,38 @@ MISTAKES = {
         "full_left_open": "Says that the room is full, but does not close the connection.",
         "seat_never_free": "Does not give the seat of someone who has left to the next.",
         "ranges_not_checked": "Takes any number for its options.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+        "full_closes_on_unread": "Closes right after it has said that the room is full, which is a reset if the client has sent something.",
+        "full_half_closed_late": "Closes its sending half after the client that it turns away has closed.",
+        "accept_failure_ends": "Ends when there is no descriptor left for a client.",
+        "accept_failure_spins": "Tries again without a pause when there is no descriptor left for a client.",
     },
     "a_client_answers_each_ping_and_takes_the_servers_goodbye": {
         "client_answers_no_ping": "Does not answer the server's PING.",
         "client_pong_sequence_0": "Answers the server's PING with sequence 0.",
         "goodbye_shown_as_left": "Shows the server's goodbye like that of a guest without a name.",
         "goodbye_exit_1": "Exits 1 at the server's goodbye.",
+        "reset_exit_0": "Exits 0 after a reset.",
+        "truncated_exit_0": "Exits 0 when the stream ends inside a message.",
     },
     "a_whole_room_of_clients_hears_how_each_of_them_ends": {
         "local_time_shown": "Shows the time of its time zone.",
     },
 }
-offer(MISTAKES)
+# Other ways to write it that are right, too.
+RIGHT = {
+    "slow": "Takes 50 ms before it does anything with what has come.",
+    "tells_others_first": "Tells the others of a newcomer, waits 3 ms, and greets it after that.",
+    "writer_threads": "Sends only in the writer thread that each guest has.",
+    "child_holds_pipes": "Leaves a child running that has its standard streams.",
+    "child_in_own_session": "The same, and the child is in a session of its own.",
+}
+# The grading lacks the checks for these.
+PENDING = [
+    "closes_on_unread", "full_closes_on_unread", "accept_failure_spins", "goodbye_half_closed_late",
+    "truncated_exit_0", "tells_others_first", "child_holds_pipes", "child_in_own_session",
+]
+offer(MISTAKES, RIGHT, PENDING)
 
 GOODBYE_SECONDS = 2
 WAKE_SECONDS = 0.5

@@ -67,11 +67,13 @@ MISTAKES = {
         "nonsense_not_answered": "Does not tell a member that it has sent what is no message.",
         "nonsense_throws_out": "Throws out a member that has sent what is no message.",
         "nonsense_ends_server": "What is no message ends the server in a traceback.",
+        "datagram_limit_1500": "Takes datagrams of up to 1500 bytes, and bodies of up to 1448.",
+        "body_limit_not_checked": "Looks at the size of a datagram, but not at the length of its body.",
     },
     "a_text_is_passed_on_once_and_nobody_waits_for_order": {
         "doubled_passed_on": "Passes on a text as often as it comes.",
         "order_kept": "Waits for a text that is missing before it passes on the next.",
-        "overtaken_dropped": "Drops a text that comes behind a later one.",
+        "overtaken_dropped": "Drops a text that comes after a later one.",
         "window_one_too_large": "Passes on a text that is 64 below the highest.",
         "window_one_too_small": "Drops a text that is 63 below the highest.",
         "window_endless": "Passes on a text however old it is.",
@@ -103,6 +105,7 @@ MISTAKES = {
         "loss_of_everything": "Loses everything if it is to lose something.",
         "loss_of_received": "Loses what it receives, not what it sends.",
         "ranges_not_checked": "Takes any number for its options.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
     },
     "a_client_asks_five_times_and_brings_the_cookie_back": {
         "asks_four_times": "Asks four times to join.",
@@ -117,7 +120,7 @@ MISTAKES = {
     "what_comes_is_shown_and_what_is_missing_is_counted": {
         "any_source_taken": "Takes datagrams from any address.",
         "gap_not_told": "Does not tell that messages are lost.",
-        "gap_one_too_many": "Counts the message behind a gap as lost.",
+        "gap_one_too_many": "Counts the message after a gap as lost.",
         "gap_without_plural": "Says `3 message`.",
         "gap_from_1": "Counts what a sender said before it could be heard as lost.",
         "gap_shared": "Counts the messages of all senders together.",
@@ -152,9 +155,11 @@ TRY_SECONDS = 0.001 if MISTAKE == "asks_without_pause" else 0.5
 
 def message_in(datagram):
     """The one message that a datagram is."""
-    if len(datagram) > MAX_DATAGRAM_BYTES and MISTAKE != "body_limit_4096":
-        raise NotAMessage(f"the datagram has {len(datagram)} bytes; the limit is {MAX_DATAGRAM_BYTES}")
-    found = parse(datagram, 4096 if MISTAKE == "body_limit_4096" else MAX_BODY_BYTES)
+    longest = {"datagram_limit_1500": 1500, "body_limit_4096": 4148}.get(MISTAKE, MAX_DATAGRAM_BYTES)
+    if len(datagram) > longest:
+        raise NotAMessage(f"the datagram has {len(datagram)} bytes; the limit is {longest}")
+    longest_body = {"datagram_limit_1500": 1448, "body_limit_4096": 4096, "body_limit_not_checked": 65535}
+    found = parse(datagram, longest_body.get(MISTAKE, MAX_BODY_BYTES))
     if not found:
         raise NotAMessage("the body is longer or the datagram shorter than its header says")
     message, rest = found
@@ -183,7 +188,7 @@ class Door:
         try:
             self.socket.send(data)
         except ConnectionRefusedError:
-            # That was about an earlier datagram. Whoever receives hears of this one.
+            # That was about an earlier datagram. The thread that receives is told if this one fails, too.
             self.socket.send(data)
 
     def receive(self):
@@ -222,7 +227,7 @@ SHARED_WINDOW = Window()
 
 
 class Visitor(Guest):
-    """Whoever sends from an address. Nothing is remembered of it, unless it joins."""
+    """The sender at an address. Nothing is remembered of it, unless it joins."""
 
     def __init__(self, place, door):
         super().__init__()

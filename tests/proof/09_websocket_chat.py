@@ -32,7 +32,7 @@ MISTAKES = {
         "two_hosts_taken": "Takes requests with two Hosts.",
         "field_without_colon_taken": "Ignores lines that are no fields.",
         "field_without_name_taken": "Takes fields that have no name.",
-        "answer_left_open": "Leaves the connection open behind an answer.",
+        "answer_left_open": "Leaves the connection open after an answer.",
         "no_upgrade_is_400": "Answers 400 to /chat without an upgrade.",
         "no_upgrade_is_404": "Answers 404 to /chat without an upgrade.",
         "upgrade_not_named": "Does not say to what to upgrade.",
@@ -42,6 +42,8 @@ MISTAKES = {
         "key_not_checked": "Takes any key.",
         "connection_ignored": "Takes an upgrade that Connection does not name.",
         "refusals_without_words": "Refuses without a line that says why.",
+        "page_head_with_lf": "Ends the lines of its other answers with a lone LF.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
     },
     "an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page": {
         "accept_of_decoded_key": "Hashes the bytes of the key, not its base64.",
@@ -54,7 +56,7 @@ MISTAKES = {
         "extension_granted": "Agrees to an extension that nobody asked for.",
         "protocol_granted": "Agrees to a protocol that nobody asked for.",
         "head_is_one_read": "Takes what comes with the first read for the whole head.",
-        "behind_head_lost": "Throws away what comes in one piece with the head.",
+        "bytes_after_head_lost": "Throws away what comes in one piece with the head.",
         "origin_ignored": "Lets every page in.",
         "origin_null_taken": "Lets pages in that hide where they are from.",
         "origin_by_beginning": "Lets pages in whose origin begins like its own.",
@@ -64,13 +66,15 @@ MISTAKES = {
         "origin_of_http_only": "Lets no page in that came over TLS.",
         "origin_compared_exactly": "Lets no page in whose origin has other capitals than its Host.",
         "origin_of_listener": "Compares an origin with the address that it listens on, not with Host.",
+        "accept_ends_with_lf": "Ends the field with the key's answer with a lone LF, as base64.encodebytes does.",
+        "switching_ends_with_lf": "Ends the head of its 101 with a lone LF.",
     },
     "a_head_has_8_kib_and_5_seconds_and_a_room_its_limit": {
         "head_unlimited": "Reads a head of any length.",
         "head_limit_per_field": "Has its limit for each field, not for all of them.",
         "head_limit_too_small": "Takes heads of up to 4 KiB.",
         "head_too_long_is_400": "Answers 400 to a head that is too long.",
-        "head_too_long_reset": "Closes at once behind its answer, though the client is still sending.",
+        "head_too_long_reset": "Closes at once after its answer, though the client is still sending.",
         "head_may_take_for_ever": "Waits for the rest of a head for ever.",
         "head_time_per_read": "Has 5 s for each read, not for the head.",
         "silent_may_stay": "Has no time limit for a client that says nothing at all.",
@@ -129,15 +133,15 @@ MISTAKES = {
         "text_is_a_message": "Takes a text message for one of bytes.",
         "text_without_error": "Closes with 1003 without an ERROR before it.",
         "text_is_1008": "Closes with 1008 after a text message.",
-        "trailing_bytes_taken": "Ignores what stands behind the first message in a frame.",
+        "trailing_bytes_taken": "Ignores what follows the first message in a frame.",
         "half_messages_joined": "Takes binary messages for a stream of bytes.",
         "nonsense_without_error": "Closes with 1008 without an ERROR before it.",
         "nonsense_is_1002": "Closes with 1002 after what is no message.",
         "nonsense_ignored": "Ignores what is no message.",
         "nonsense_says_disconnected": "Tells `disconnected` of someone who has broken a rule.",
-        "closes_on_unread": "Closes at once behind its close frame, though the client is still sending.",
+        "closes_on_unread": "Closes at once after its close frame, though the client is still sending.",
         "drains_for_ever": "Waits for ever for a client that does not answer the close frame.",
-        "connection_left_open": "Leaves the connection open behind the close frame.",
+        "connection_left_open": "Leaves the connection open after the close frame.",
     },
     "the_room_is_that_of_the_steps_before": {
         "passed_on_as_text": "Passes messages on as text.",
@@ -161,7 +165,7 @@ MISTAKES = {
         "close_without_code_is_1005": "Answers a close frame without a code with 1005.",
         "close_says_disconnected": "Tells `disconnected` of someone who has sent a close frame.",
         "only_1000_is_left": "Takes only 1000 for a goodbye.",
-        "behind_close_heard": "Hears what comes behind a close frame.",
+        "heard_after_close": "Hears what comes after a close frame.",
         "leave_says_disconnected": "Tells `disconnected` of someone who has sent LEAVE.",
         "leave_without_close": "Sends no close frame after LEAVE.",
         "leave_closes_1001": "Closes with 1001 after LEAVE.",
@@ -196,7 +200,7 @@ MISTAKES = {
         "end_of_input_stops": "Stops at the end of its input.",
         "no_goodbye": "Stops without LEAVE, only with a close frame.",
         "goodbye_without_close": "Stops without a close frame, only with LEAVE.",
-        "goodbye_behind_close": "Sends the close frame before LEAVE.",
+        "goodbye_after_close": "Sends the close frame before LEAVE.",
         "goodbye_to_joined_only": "Says LEAVE only to those who have joined.",
         "goodbye_closes_1000": "Closes with 1000 when it stops.",
         "goodbye_closes_1011": "Closes with 1011 when it stops.",
@@ -286,7 +290,7 @@ class Request(typing.NamedTuple):
 
 
 def read_head(stream):
-    """Waits for a request's head, and returns it and what came behind it."""
+    """Waits for a request's head, and returns it and what came after it."""
     end = time.monotonic() + HEAD_SECONDS
     data = b""
     while b"\r\n\r\n" not in data:
@@ -308,8 +312,8 @@ def read_head(stream):
         if MISTAKE == "head_is_one_read":
             break
     stream.settimeout(None)
-    head, _, behind = data.partition(b"\r\n\r\n")
-    return head.decode("latin-1"), b"" if MISTAKE == "behind_head_lost" else behind
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head.decode("latin-1"), b"" if MISTAKE == "bytes_after_head_lost" else rest
 
 
 def check_head(head):
@@ -321,7 +325,7 @@ def check_head(head):
 
 
 def understood(head):
-    """The request that stands in a head."""
+    """The request that a head holds."""
     first, *rest = head.split("\r\n")
     words = first.split(" ")
     if len(words) != 3 and MISTAKE == "bad_request_ends_thread":
@@ -421,7 +425,12 @@ def accept(key):
         fields.append("Sec-WebSocket-Extensions: permessage-deflate")
     if MISTAKE == "protocol_granted":
         fields.append("Sec-WebSocket-Protocol: chat")
-    return "".join(field + "\r\n" for field in [*fields, ""]).encode()
+    head = "".join(field + "\r\n" for field in [*fields, ""])
+    if MISTAKE == "accept_ends_with_lf":
+        head = head.replace("\r\n\r\n", "\n\r\n")
+    if MISTAKE == "switching_ends_with_lf":
+        head = head.removesuffix("\r\n") + "\n"
+    return head.encode()
 
 
 STATUSES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
@@ -440,7 +449,8 @@ def answer(stream, status, kind, text, *fields):
     with stream:
         try:
             stream.settimeout(GOODBYE_SECONDS)
-            stream.sendall("\r\n".join(head).encode() + body)
+            line_end = "\n" if MISTAKE == "page_head_with_lf" else "\r\n"
+            stream.sendall(line_end.join(head).encode() + body)
         except OSError:
             return  # gone again
         if MISTAKE == "answer_left_open":
@@ -508,9 +518,9 @@ def close_frame(code):
 class Frames:
     """Reads the frames that come from a client, and puts messages together."""
 
-    def __init__(self, stream, behind, limit, is_alive=lambda kind: None):
+    def __init__(self, stream, rest, limit, is_alive=lambda kind: None):
         self.stream = stream
-        self.pending = bytearray(behind)
+        self.pending = bytearray(rest)
         self.limit = limit
         self.is_alive = is_alive
         self.begun = None
@@ -670,7 +680,7 @@ def goodbye_code(payload):
 
 
 class Browser(Connection):
-    """A guest whose messages are in frames. Behind its close frame nothing is sent."""
+    """A guest whose messages are in frames. Nothing is sent after its close frame."""
 
     said_close = False
 
@@ -711,7 +721,7 @@ def hear_out(room, guest, frames):
                 if MISTAKE == "close_not_answered":
                     guest.said_close = True
                 guest.close(code)
-                if MISTAKE == "behind_close_heard":
+                if MISTAKE == "heard_after_close":
                     continue
                 if MISTAKE == "close_says_disconnected" or MISTAKE == "only_1000_is_left" and code != NORMAL:
                     return "disconnected"
@@ -725,7 +735,7 @@ def hear_out(room, guest, frames):
         return broken(guest, problem.code)
     except OSError as error:
         halfway = isinstance(error, Lost) and frames.pending
-        if MISTAKE == "behind_close_heard" and guest.said_close:
+        if MISTAKE == "heard_after_close" and guest.said_close:
             return "left"
         guest.said_close = True
         return "protocol error" if MISTAKE == "half_frame_says_protocol_error" and halfway else "disconnected"
@@ -790,8 +800,8 @@ def message_heard(room, guest, payload):
     return None
 
 
-def talk(room, stream, switching, behind):
-    """A guest's thread behind its upgrade."""
+def talk(room, stream, switching, rest):
+    """A guest's thread after its upgrade."""
     guest = Browser(stream)
     with room.lock:
         entered = room.enter(guest)
@@ -810,21 +820,21 @@ def talk(room, stream, switching, behind):
         with room.lock:
             room.is_alive(guest, kind)
 
-    room.leave(guest, hear_out(room, guest, Frames(stream, behind, MAX_MESSAGE_BYTES, is_alive)))
+    room.leave(guest, hear_out(room, guest, Frames(stream, rest, MAX_MESSAGE_BYTES, is_alive)))
     guest.show_out()
 
 
 # --- the echo ---
 
 
-def echo(stream, switching, behind):
+def echo(stream, switching, rest):
     """Sends each message back as it came."""
     stream.sendall(switching)
     limit = MAX_ECHO_BYTES
     if MISTAKE in ("echo_of_short_messages", "echo_of_1_mib", "echo_unlimited"):
         limit = {"echo_of_short_messages": MAX_MESSAGE_BYTES, "echo_of_1_mib": 1 << 20}.get(MISTAKE, 1 << 64)
     try:
-        for received in Frames(stream, behind, limit).received():
+        for received in Frames(stream, rest, limit).received():
             opcode, payload = received.opcode, received.payload
             if opcode == CLOSE:
                 stream.sendall(close_frame(goodbye_code(payload)))
@@ -858,9 +868,9 @@ def attend(room, stream, here):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if MISTAKE == "heads_one_by_one":
             with heads:
-                head, behind = read_head(stream)
+                head, rest = read_head(stream)
         else:
-            head, behind = read_head(stream)
+            head, rest = read_head(stream)
         if room and MISTAKE == "limit_counts_requests" and len(room.guests) >= room.seats or \
                 MISTAKE == "limit_counts_connections" and connected() > room.seats:
             raise Refused(503, "full")
@@ -868,12 +878,12 @@ def attend(room, stream, here):
         if not switching:
             answer(stream, 200, "text/plain" if MISTAKE == "page_as_plain_text" else "text/html", PAGE)
         elif room:
-            talk(room, stream, switching, behind)
+            talk(room, stream, switching, rest)
         elif MISTAKE == "echo_one_by_one":
             with asking:
-                echo(stream, switching, behind)
+                echo(stream, switching, rest)
         else:
-            echo(stream, switching, behind)
+            echo(stream, switching, rest)
     except Refused as refused:
         refuse(stream, refused)
     except OSError:
@@ -893,7 +903,7 @@ def serve(chosen):
     stopping.set()
     shut(listener, socket.SHUT_RD)  # wakes the thread that accepts
     listener.close()
-    for guest in room.guests if MISTAKE == "goodbye_behind_close" else []:
+    for guest in room.guests if MISTAKE == "goodbye_after_close" else []:
         guest.close(GOING_AWAY)
     say_goodbye(room, GOODBYE_SECONDS)
     if MISTAKE != "no_bye":
