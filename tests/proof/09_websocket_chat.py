@@ -43,7 +43,6 @@ MISTAKES = {
         "connection_ignored": "Takes an upgrade that Connection does not name.",
         "refusals_without_words": "Refuses without a line that says why.",
         "page_head_with_lf": "Ends the lines of its other answers with a lone LF.",
-        "port_ignored": "Takes a port of its own, whatever was asked.",
     },
     "an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page": {
         "accept_of_decoded_key": "Hashes the bytes of the key, not its base64.",
@@ -66,7 +65,7 @@ MISTAKES = {
         "origin_of_http_only": "Lets no page in that came over TLS.",
         "origin_compared_exactly": "Lets no page in whose origin has other capitals than its Host.",
         "origin_of_listener": "Compares an origin with the address that it listens on, not with Host.",
-        "accept_ends_with_lf": "Ends the field with the key's answer with a lone LF, as base64.encodebytes does.",
+        "accept_ends_with_lf": "Has a lone LF after the answer to the key, which base64.encodebytes puts there.",
         "switching_ends_with_lf": "Ends the head of its 101 with a lone LF.",
     },
     "a_head_has_8_kib_and_5_seconds_and_a_room_its_limit": {
@@ -210,6 +209,7 @@ MISTAKES = {
         "no_reuseaddr": "Can't be started again at once on the port it just had.",
         "default_of_steps_before": "Listens on port 12345 if nothing is said.",
         "ranges_not_checked": "Takes any number for its options.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
     },
     "with_echo_all_comes_back_as_it_was": {
         "length_in_16_bits": "Sends no length in 64 bits.",
@@ -228,7 +228,9 @@ MISTAKES = {
         "text_end_not_checked": "Takes a text that ends inside a character.",
     },
 }
-offer(MISTAKES)
+# The grading lacks the checks for these.
+PENDING = ["accept_ends_with_lf"]
+offer(MISTAKES, pending=PENDING)
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -427,7 +429,7 @@ def accept(key):
         fields.append("Sec-WebSocket-Protocol: chat")
     head = "".join(field + "\r\n" for field in [*fields, ""])
     if MISTAKE == "accept_ends_with_lf":
-        head = head.replace("\r\n\r\n", "\n\r\n")
+        head = head.replace("\r\n\r\n", "\n\r\n\r\n")
     if MISTAKE == "switching_ends_with_lf":
         head = head.removesuffix("\r\n") + "\n"
     return head.encode()
