@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 
-from common import MISTAKE, READ_BYTES, VARIANT, Arguments, clean, listen, offer, received, visitors
+from common import MISTAKE, READ_BYTES, VARIANT, Arguments, clean, listen, offer, prepare, received, visitors
 
 # For each test the mistakes that it must catch.
 MISTAKES = {
@@ -99,6 +99,7 @@ MISTAKES = {
 }
 # Other ways to write it that are right, too.
 RIGHT = {
+    "small_send_buffer": "Has small buffers in the system, so that its own limit is reached early.",
     "slow": "Takes 50 ms before it does anything with what has come.",
     "tells_others_first": "Tells the others of a newcomer, waits 3 ms, and greets it after that.",
     "writer_threads": "Sends only in the writer thread that each guest has.",
@@ -119,7 +120,7 @@ class Guest:
 
     def __init__(self, stream, name):
         self.stream = stream
-        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a short line does not wait for an ACK
+        prepare(stream)
         self.name = name
         self.lock = threading.Lock()
         self.backlog = bytearray()

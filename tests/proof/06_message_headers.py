@@ -164,6 +164,7 @@ MISTAKES = {
 }
 # Other ways to write it that are right, too.
 RIGHT = {
+    "small_send_buffer": "Has small buffers in the system, so that its own limit is reached early.",
     "slow": "Takes 50 ms before it does anything with what has come.",
     "tells_others_first": "Tells the others of a newcomer, waits 3 ms, and greets it after that.",
     "writer_threads": "Sends only in the writer thread that each guest has.",

@@ -236,6 +236,13 @@ def start_child():
         os.execvp("sleep", ["sleep", "1000"])
 
 
+def prepare(stream):
+    """Sets the options of a connection."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # short data does not wait for an ACK
+    if VARIANT == "small_send_buffer":
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+
+
 def run_client(converse, server):
     """Connects, talks, and ends with one line and exit 1 if the connection fails."""
     place = Arguments().parse().address

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from common import MISTAKE, READ_BYTES, VARIANT, connect, react, reason, server_closed
+from common import MISTAKE, READ_BYTES, VARIANT, connect, prepare, react, reason, server_closed
 from common import show as show_address
 from messages import (ERROR, HEADER, JOIN, LEAVE, MAX_BODY_BYTES, PING, PONG, WELCOME, Message, NotAMessage, parse,
                       said, show)
@@ -56,7 +56,7 @@ class Connection(Guest):
         super().__init__()
         self.stream = stream
         try:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a short message does not wait for an ACK
+            prepare(stream)
         except OSError:
             pass  # some systems say so when it is gone already
         self.backlog = bytearray()
