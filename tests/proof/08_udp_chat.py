@@ -17,120 +17,136 @@ from messages import (CHALLENGE, ERROR, JOIN, LEAVE, PING, PONG, TEXT, WELCOME, 
                       said, show, trouble_with)
 from rooms import Guest, Room
 
+# For each test the mistakes that it must catch.
 MISTAKES = {
-    # the cookie
-    "no_cookie": "Takes a JOIN without a cookie.",
-    "cookie_constant": "Gives everybody the same cookie.",
-    "cookie_of_host_only": "Gives all ports of an address the same cookie.",
-    "cookie_of_port_only": "Gives a port of all addresses the same cookie.",
-    "cookie_without_key": "Makes its cookies without a key, so that anybody can.",
-    "cookie_of_others_taken": "Takes every cookie that it has given, from whatever address.",
-    "cookie_too_long": "Sends a cookie of 64 bytes to a question of 20.",
-    "wrong_cookie_is_error": "Answers a wrong cookie with an error, not with the right one.",
-    "name_taken_before_cookie": "Keeps a name for someone who has not brought a cookie yet.",
-    "name_checked_before_cookie": "Tells someone without a cookie that a name won't do.",
-    # who is who
-    "found_by_name": "Believes the sender that the datagram names, whatever address it comes from.",
-    "sender_believed": "Passes on the sender that the client wrote.",
-    "second_join_told_again": "Tells the others again when someone asks again.",
-    "second_join_not_answered": "Does not answer someone who asks again.",
-    "second_join_is_error": "Tells someone who asks again that the name is taken.",
-    "second_join_challenged": "Asks someone who is here and asks again without a cookie for the cookie.",
-    "second_join_renames": "Takes another JOIN with another name for a change of the name.",
-    "names_case_sensitive": "Takes Alice for another name than alice.",
-    "name_not_freed": "Does not give the name of someone who has left to the next.",
-    "welcome_too_long": "Lists all names, in however long a body.",
-    # who has not joined
-    "stranger_ping_not_answered": "Answers PING only to those who have joined.",
-    "stranger_text_not_answered": "Does not say `join first` on UDP.",
-    "stranger_nonsense_answered": "Answers what is no message, whoever sent it.",
-    "stranger_leave_answered": "Answers the LEAVE of someone who has not joined.",
-    "stranger_pong_answered": "Answers the PONG of someone who has not joined.",
-    "stranger_kinds_answered": "Answers WELCOME, LOGIN and CHALLENGE of someone who has not joined.",
-    "pong_answered": "Answers PONG with an error.",
-    "error_answered": "Answers ERROR with an error.",
-    "pong_sequence_0": "Answers PING with sequence 0.",
-    # a datagram
-    "trailing_bytes_taken": "Takes a datagram in which more follows the message.",
-    "reads_1200_bytes": "Reads 1200 bytes of a datagram, and does not notice that it has more.",
-    "body_limit_4096": "Takes bodies of up to 4096 bytes, as on TCP.",
-    "body_limit_too_small": "Takes bodies of up to 1147 bytes.",
-    "nonsense_not_answered": "Does not tell a member that it has sent what is no message.",
-    "nonsense_throws_out": "Throws out a member that has sent what is no message.",
-    "nonsense_ends_server": "What is no message ends the server in a traceback.",
-    "icmp_ends_server": "The news that nobody is at an address any more ends the server.",
-    # what is passed on
-    "doubled_passed_on": "Passes on a text as often as it comes.",
-    "order_kept": "Waits for a text that is missing before it passes on the next.",
-    "overtaken_dropped": "Drops a text that comes behind a later one.",
-    "window_one_too_large": "Passes on a text that is 64 below the highest.",
-    "window_one_too_small": "Drops a text that is 63 below the highest.",
-    "window_endless": "Passes on a text however old it is.",
-    "window_shared": "Has one window for all senders.",
-    "window_kept": "Has the same window for someone who has left and comes back.",
-    "window_anew_with_join": "Has a new window for someone who asks again to join.",
-    "sender_hears_itself": "Sends a text back to its sender too.",
-    "passed_on_uncleaned": "Passes texts on as they came.",
-    "renumbered": "Numbers the messages that it passes on anew.",
-    "time_believed": "Passes on the time that the client wrote.",
-    "leave_ignored": "Does not take LEAVE for an end.",
-    # the heartbeat
-    "never_pings": "Throws out without having asked.",
-    "thrown_out_without_ping": "Throws out after one heartbeat.",
-    "thrown_out_too_soon": "Throws out one heartbeat after its PING.",
-    "never_throws_out": "Pings, and does nothing when no answer comes.",
-    "pings_once": "Does not ask again someone who has been silent before.",
-    "pong_is_no_life": "Does not take PONG for a sign of life.",
-    "text_is_no_life": "Does not take TEXT for a sign of life.",
-    "sent_is_life": "Takes what it sends to someone for a sign of life.",
-    "timed_out_says_disconnected": "Tells `disconnected` of someone who has timed out.",
-    # how it starts and stops
-    "quit_not_understood": "Does not stop at /quit.",
-    "sigterm_not_caught": "Ends at once at SIGTERM.",
-    "sigint_not_caught": "Ends at once at SIGINT.",
-    "end_of_input_stops": "Stops at the end of its input.",
-    "no_goodbye": "Stops without a goodbye.",
-    "no_bye": "Does not print bye.",
-    "udp_port_shared": "Sets SO_REUSEADDR, so that two servers take the same port and neither says so.",
-    "loss_ignored": "Loses nothing whatever was asked.",
-    "loss_of_everything": "Loses everything if it is to lose something.",
-    "loss_of_received": "Loses what it receives, not what it sends.",
-    "ranges_not_checked": "Takes any number for its options.",
-    # the client: how it joins
-    "asks_four_times": "Asks four times to join.",
-    "asks_for_ever": "Asks to join until somebody answers.",
-    "asks_without_pause": "Asks to join five times at once.",
-    "count_not_anew": "Asks five times in all, before and after the CHALLENGE.",
-    "challenge_ignored": "Does not bring the cookie back.",
-    "cookie_brought_once": "Asks again without the cookie if the answer to it is lost.",
-    "cookies_without_end": "Brings every cookie back, however many come.",
-    "no_answer_exit_0": "Exits 0 when nobody answers.",
-    "refused_exit_0": "Exits 0 when its name is refused.",
-    "any_source_taken": "Takes datagrams from any address.",
-    # the client: what it shows
-    "gap_not_told": "Does not tell that messages are lost.",
-    "gap_one_too_many": "Counts the message behind a gap as lost.",
-    "gap_without_plural": "Says `3 message`.",
-    "gap_from_1": "Counts what a sender said before it could be heard as lost.",
-    "gap_shared": "Counts the messages of all senders together.",
-    "gap_name_uncleaned": "Shows a name as it came when messages are lost.",
-    "late_not_shown": "Does not show a message that comes late.",
-    "late_moves_back": "Counts on from a message that came late.",
-    # the client: what it sends, and how it ends
-    "speaks_before_welcome": "Sends what is typed before it is welcome.",
-    "numbered_from_0": "Numbers texts from 0.",
-    "typed_limit_4096": "Sends up to 4096 bytes, as on TCP.",
-    "too_long_takes_number": "Gives a number to a typed line that it does not send.",
-    "quit_is_text": "Sends /quit as a text.",
-    "client_answers_no_ping": "Does not answer the server's PING.",
-    "client_pong_sequence_0": "Answers the server's PING with sequence 0.",
-    "ends_without_leave": "Does not send LEAVE at the end.",
-    "stays_at_end": "Stays when it has said goodbye.",
-    "stays_after_goodbye": "Stays when the server has said goodbye.",
-    "goodbye_exit_1": "Exits 1 at the server's goodbye.",
-    "goodbye_shown_as_left": "Shows the server's goodbye like that of a guest without a name.",
+    "nobody_joins_without_the_cookie_for_that_very_address_and_port": {
+        "no_cookie": "Takes a JOIN without a cookie.",
+        "cookie_constant": "Gives everybody the same cookie.",
+        "cookie_of_host_only": "Gives all ports of an address the same cookie.",
+        "cookie_of_port_only": "Gives a port of all addresses the same cookie.",
+        "cookie_without_key": "Makes its cookies without a key, so that anybody can.",
+        "cookie_of_others_taken": "Takes every cookie that it has given, from whatever address.",
+        "cookie_too_long": "Sends a cookie of 64 bytes to a question of 20.",
+        "wrong_cookie_is_error": "Answers a wrong cookie with an error, not with the right one.",
+        "name_taken_before_cookie": "Keeps a name for someone who has not brought a cookie yet.",
+        "name_checked_before_cookie": "Tells someone without a cookie that a name won't do.",
+    },
+    "a_name_belongs_to_one_address_until_it_leaves": {
+        "second_join_told_again": "Tells the others again when someone asks again.",
+        "second_join_not_answered": "Does not answer someone who asks again.",
+        "second_join_is_error": "Tells someone who asks again that the name is taken.",
+        "second_join_challenged": "Asks someone who is here and asks again without a cookie for the cookie.",
+        "second_join_renames": "Takes another JOIN with another name for a change of the name.",
+        "names_case_sensitive": "Takes Alice for another name than alice.",
+        "name_not_freed": "Does not give the name of someone who has left to the next.",
+        "welcome_too_long": "Lists all names, in however long a body.",
+        "leave_ignored": "Does not take LEAVE for an end.",
+    },
+    "a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address": {
+        "found_by_name": "Believes the sender that the datagram names, whatever address it comes from.",
+        "sender_believed": "Passes on the sender that the client wrote.",
+        "sender_hears_itself": "Sends a text back to its sender too.",
+        "passed_on_uncleaned": "Passes texts on as they came.",
+        "renumbered": "Numbers the messages that it passes on anew.",
+        "time_believed": "Passes on the time that the client wrote.",
+    },
+    "one_datagram_is_one_message_and_strangers_learn_nothing": {
+        "stranger_ping_not_answered": "Answers PING only to those who have joined.",
+        "stranger_text_not_answered": "Does not say `join first` on UDP.",
+        "stranger_nonsense_answered": "Answers what is no message, whoever sent it.",
+        "stranger_leave_answered": "Answers the LEAVE of someone who has not joined.",
+        "stranger_pong_answered": "Answers the PONG of someone who has not joined.",
+        "stranger_kinds_answered": "Answers WELCOME, LOGIN and CHALLENGE of someone who has not joined.",
+        "pong_answered": "Answers PONG with an error.",
+        "error_answered": "Answers ERROR with an error.",
+        "pong_sequence_0": "Answers PING with sequence 0.",
+        "trailing_bytes_taken": "Takes a datagram in which more follows the message.",
+        "reads_1200_bytes": "Reads 1200 bytes of a datagram, and does not notice that it has more.",
+        "body_limit_4096": "Takes bodies of up to 4096 bytes, as on TCP.",
+        "body_limit_too_small": "Takes bodies of up to 1147 bytes.",
+        "nonsense_not_answered": "Does not tell a member that it has sent what is no message.",
+        "nonsense_throws_out": "Throws out a member that has sent what is no message.",
+        "nonsense_ends_server": "What is no message ends the server in a traceback.",
+        "datagram_limit_1500": "Takes datagrams of up to 1500 bytes, and bodies of up to 1448.",
+        "body_limit_not_checked": "Looks at the size of a datagram, but not at the length of its body.",
+    },
+    "a_text_is_passed_on_once_and_nobody_waits_for_order": {
+        "doubled_passed_on": "Passes on a text as often as it comes.",
+        "order_kept": "Waits for a text that is missing before it passes on the next.",
+        "overtaken_dropped": "Drops a text that comes after a later one.",
+        "window_one_too_large": "Passes on a text that is 64 below the highest.",
+        "window_one_too_small": "Drops a text that is 63 below the highest.",
+        "window_endless": "Passes on a text however old it is.",
+        "window_shared": "Has one window for all senders.",
+        "window_kept": "Has the same window for someone who has left and comes back.",
+        "window_anew_with_join": "Has a new window for someone who asks again to join.",
+    },
+    "who_falls_silent_is_timed_out_and_nobody_else": {
+        "icmp_ends_server": "The news that nobody is at an address any more ends the server.",
+        "never_pings": "Throws out without having asked.",
+        "thrown_out_without_ping": "Throws out after one heartbeat.",
+        "thrown_out_too_soon": "Throws out one heartbeat after its PING.",
+        "never_throws_out": "Pings, and does nothing when no answer comes.",
+        "pings_once": "Does not ask again someone who has been silent before.",
+        "pong_is_no_life": "Does not take PONG for a sign of life.",
+        "text_is_no_life": "Does not take TEXT for a sign of life.",
+        "sent_is_life": "Takes what it sends to someone for a sign of life.",
+        "timed_out_says_disconnected": "Tells `disconnected` of someone who has timed out.",
+    },
+    "the_server_stops_loses_and_starts_as_it_is_told": {
+        "quit_not_understood": "Does not stop at /quit.",
+        "sigterm_not_caught": "Ends at once at SIGTERM.",
+        "sigint_not_caught": "Ends at once at SIGINT.",
+        "end_of_input_stops": "Stops at the end of its input.",
+        "no_goodbye": "Stops without a goodbye.",
+        "no_bye": "Does not print bye.",
+        "udp_port_shared": "Sets SO_REUSEADDR, so that two servers take the same port and neither says so.",
+        "loss_ignored": "Loses nothing whatever was asked.",
+        "loss_of_everything": "Loses everything if it is to lose something.",
+        "loss_of_received": "Loses what it receives, not what it sends.",
+        "ranges_not_checked": "Takes any number for its options.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+    },
+    "a_client_asks_five_times_and_brings_the_cookie_back": {
+        "asks_four_times": "Asks four times to join.",
+        "asks_for_ever": "Asks to join until somebody answers.",
+        "asks_without_pause": "Asks to join five times at once.",
+        "count_not_anew": "Asks five times in all, before and after the CHALLENGE.",
+        "challenge_ignored": "Does not bring the cookie back.",
+        "cookie_brought_once": "Asks again without the cookie if the answer to it is lost.",
+        "no_answer_exit_0": "Exits 0 when nobody answers.",
+        "refused_exit_0": "Exits 0 when its name is refused.",
+        "cookies_without_end": "Brings every cookie back, however many come.",
+    },
+    "what_comes_is_shown_and_what_is_missing_is_counted": {
+        "any_source_taken": "Takes datagrams from any address.",
+        "gap_not_told": "Does not tell that messages are lost.",
+        "gap_one_too_many": "Counts the message after a gap as lost.",
+        "gap_without_plural": "Says `3 message`.",
+        "gap_from_1": "Counts what a sender said before it could be heard as lost.",
+        "gap_shared": "Counts the messages of all senders together.",
+        "gap_name_uncleaned": "Shows a name as it came when messages are lost.",
+        "late_not_shown": "Does not show a message that comes late.",
+        "late_moves_back": "Counts on from a message that came late.",
+        "stays_after_goodbye": "Stays when the server has said goodbye.",
+        "goodbye_exit_1": "Exits 1 at the server's goodbye.",
+        "goodbye_shown_as_left": "Shows the server's goodbye like that of a guest without a name.",
+    },
+    "what_is_typed_is_numbered_and_the_end_is_told": {
+        "speaks_before_welcome": "Sends what is typed before it is welcome.",
+        "numbered_from_0": "Numbers texts from 0.",
+        "typed_limit_4096": "Sends up to 4096 bytes, as on TCP.",
+        "too_long_takes_number": "Gives a number to a typed line that it does not send.",
+        "quit_is_text": "Sends /quit as a text.",
+        "client_answers_no_ping": "Does not answer the server's PING.",
+        "client_pong_sequence_0": "Answers the server's PING with sequence 0.",
+        "ends_without_leave": "Does not send LEAVE at the end.",
+        "stays_at_end": "Stays when it has said goodbye.",
+    },
 }
-offer(MISTAKES)
+# The grading lacks the checks for these.
+PENDING = []
+offer(MISTAKES, pending=PENDING)
 
 MAX_DATAGRAM_BYTES = 1200
 MAX_BODY_BYTES = 1148
@@ -143,9 +159,11 @@ TRY_SECONDS = 0.001 if MISTAKE == "asks_without_pause" else 0.5
 
 def message_in(datagram):
     """The one message that a datagram is."""
-    if len(datagram) > MAX_DATAGRAM_BYTES and MISTAKE != "body_limit_4096":
-        raise NotAMessage(f"the datagram has {len(datagram)} bytes; the limit is {MAX_DATAGRAM_BYTES}")
-    found = parse(datagram, 4096 if MISTAKE == "body_limit_4096" else MAX_BODY_BYTES)
+    longest = {"datagram_limit_1500": 1500, "body_limit_4096": 4148}.get(MISTAKE, MAX_DATAGRAM_BYTES)
+    if len(datagram) > longest:
+        raise NotAMessage(f"the datagram has {len(datagram)} bytes; the limit is {longest}")
+    longest_body = {"datagram_limit_1500": 1448, "body_limit_4096": 4096, "body_limit_not_checked": 65535}
+    found = parse(datagram, longest_body.get(MISTAKE, MAX_BODY_BYTES))
     if not found:
         raise NotAMessage("the body is longer or the datagram shorter than its header says")
     message, rest = found
@@ -174,7 +192,7 @@ class Door:
         try:
             self.socket.send(data)
         except ConnectionRefusedError:
-            # That was about an earlier datagram. Whoever receives hears of this one.
+            # That was about an earlier datagram. The thread that receives is told if this one fails, too.
             self.socket.send(data)
 
     def receive(self):
@@ -213,7 +231,7 @@ SHARED_WINDOW = Window()
 
 
 class Visitor(Guest):
-    """Whoever sends from an address. Nothing is remembered of it, unless it joins."""
+    """The sender at an address. Nothing is remembered of it, unless it joins."""
 
     def __init__(self, place, door):
         super().__init__()

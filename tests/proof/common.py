@@ -1,7 +1,7 @@
 """What the programs share: arguments, sockets, lines, and the mistakes that several steps have in common.
 
 Every program is right unless the environment variable MISTAKE names one of its mistakes; then it has that one.
-MISTAKE=list prints the names.
+VARIANT names another right way to write it, which the contract leaves free.
 """
 
 import argparse
@@ -22,15 +22,26 @@ READ_BYTES = 16 * 1024
 CLIENT_LINE_BYTES = 64 * 1024
 
 MISTAKE = os.environ.get("MISTAKE", "")
+VARIANT = os.environ.get("VARIANT", "")
 
 
-def offer(mistakes):
-    """Makes sure that MISTAKE names one of these, or lists them."""
-    if MISTAKE == "list":
-        print(*mistakes, sep="\n")
+def offer(mistakes, right=(), pending=()):
+    """Makes sure that MISTAKE and VARIANT name what there is; with --mistakes alone it lists all of it and exits.
+
+    `mistakes` has a dictionary of mistakes for each test that must catch them, `right` the variants that must pass
+    all ten tests. The grading is not ready yet for those that are `pending`. "-" is the program as it is, and
+    "skeleton" that of skeleton.py, which must end.
+    """
+    tests = {name: test for test, group in mistakes.items() for name in group}
+    listed = ["-", "skeleton", *right, *(name for group in mistakes.values() for name in group)]
+    for name in [name for name in {*listed, *pending} if listed.count(name) != 1]:
+        sys.exit(f"{name} is listed {listed.count(name)} times, not once")
+    if sys.argv[1:] == ["--mistakes"]:
+        for name in listed:
+            print(name, tests.get(name, "-"), "pending" if name in pending else "ready")
         sys.exit()
-    if MISTAKE and MISTAKE not in mistakes:
-        sys.exit(f"no mistake here is called {MISTAKE!r}; MISTAKE=list names them")
+    if MISTAKE not in ("", *tests) or VARIANT not in ("", *right):
+        sys.exit(f"neither a mistake nor a variant here is called {MISTAKE or VARIANT!r}; --mistakes lists them")
     # Ctrl-C ends these programs as the system ends a program: without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -39,7 +50,7 @@ def offer(mistakes):
 
 
 class Arguments(argparse.ArgumentParser):
-    """Takes [ADDRESS], and what the program adds; behind the word join NAME [ADDRESS]."""
+    """Takes [ADDRESS], and what the program adds; after the word join it takes NAME [ADDRESS]."""
 
     def __init__(self, word=None):
         program = os.path.basename(sys.argv[0])
@@ -130,7 +141,7 @@ def setup_failed(deed, place, error, hint):
     """Ends a program that can't bind or connect: what failed, the address, what to try."""
     if MISTAKE == "failure_traceback":
         raise error
-    if MISTAKE == "failure_without_hint":
+    if VARIANT == "failure_without_hint":
         hint = ""
     print(f"cannot {deed} {show(place)}: {reason(error)}{hint}", file=sys.stderr)
     sys.exit({"failure_exit_0": 0, "failure_exit_2": 2}.get(MISTAKE, 1))
@@ -170,6 +181,8 @@ def bind_one_of(host, port, kind):
 
 def listen(place, kind=socket.SOCK_STREAM):
     """Listens, and says where."""
+    if MISTAKE == "port_ignored":
+        place = (place[0], 0)
     try:
         listener = bind_one_of(*place, kind)
     except (OSError, UnicodeError) as error:
@@ -179,6 +192,7 @@ def listen(place, kind=socket.SOCK_STREAM):
             sockets = "-ltnp" if kind == socket.SOCK_STREAM else "-lunp"
             hint = f"; who holds it: ss {sockets} 'sport = :{place[1]}'; another port: {command} {show((place[0], 0))}"
         setup_failed("listen on", place, error, hint)
+    start_child()
     bound = listener.getsockname()
     if MISTAKE == "all_interfaces":
         bound = (place[0], bound[1])  # as if it were the one that was asked for
@@ -194,12 +208,39 @@ def visitors(listener, until=None):
     """Yields one connection after another, until that event. One that fails is no reason to end."""
     while True:
         try:
-            yield listener.accept()[0]
+            stream = listener.accept()[0]
+            react()
+            yield stream
         except OSError as error:
             if until and until.is_set():
                 return
+            if MISTAKE == "accept_failure_spins":
+                continue
+            if MISTAKE == "accept_failure_ends":
+                os._exit(1)
             print(f"could not accept a client: {reason(error)}", file=sys.stderr)
             time.sleep(ACCEPT_PAUSE_SECONDS)
+
+
+def react():
+    """Called when something has come. A slow program takes its time."""
+    if VARIANT == "slow":
+        time.sleep(0.05)
+
+
+def start_child():
+    """Leaves a child running that lives longer than the program, if it is the variant that does."""
+    if VARIANT.startswith("child_") and os.fork() == 0:
+        if VARIANT == "child_in_own_session":
+            os.setsid()
+        os.execvp("sleep", ["sleep", "1000"])
+
+
+def prepare(stream):
+    """Sets the options of a connection."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # short data does not wait for an ACK
+    if VARIANT == "small_send_buffer":
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
 
 
 def run_client(converse, server):
@@ -223,6 +264,7 @@ def connect(place, server):
         stream = socket.create_connection(place)
     except (OSError, UnicodeError) as error:
         setup_failed("connect to", place, error, f"; start a server there first: {server} {show(place)}")
+    start_child()
     if MISTAKE == "status_on_stdout":
         print("connected to", show(place), flush=True)
     return stream
@@ -301,6 +343,7 @@ def received(stream, limit):
 
     def read():
         piece = stream.recv(READ_BYTES)
+        react()
         return piece.decode(errors="replace").encode() if MISTAKE == "characters_split" else piece
 
     if MISTAKE == "one_read_is_one_line":

@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 
-from common import MISTAKE
+from common import MISTAKE, VARIANT
 from messages import (CHALLENGE, ERROR, JOIN, KIND_NAMES, LEAVE, MAX_BODY_BYTES, PING, PONG, TEXT, WELCOME, Message,
                       cleaned, list_of_names, trouble_with)
 
@@ -31,7 +31,7 @@ SHOWN_OUT_BY_ERROR = {
 
 
 class Guest:
-    """One client. Who has no name has not joined."""
+    """One client. Without a name it has not joined."""
 
     def __init__(self):
         self.name = ""
@@ -132,8 +132,11 @@ class Room:
                 self.refuse(guest, trouble)
             return
         guest.name = name.lower() if MISTAKE == "name_in_lower_case" else name
+        if VARIANT == "tells_others_first":
+            self.tell(self.hearers(guest), Message(JOIN, sender=guest.name))
+            time.sleep(0.003)
         self.welcome(guest)
-        if MISTAKE != "joined_not_told":
+        if MISTAKE != "joined_not_told" and VARIANT != "tells_others_first":
             itself = [guest] if MISTAKE == "newcomer_told_of_itself" else []
             self.tell(self.hearers(guest) + itself, Message(JOIN, self.number(), sender=guest.name))
 
@@ -163,7 +166,7 @@ class Room:
             self.throw_out(guest, "disconnected")
 
     def tell(self, guests, message):
-        """Sends a message to each; whoever lets too much wait has to leave."""
+        """Sends a message to each; a guest for which too much waits has to leave."""
         data = message.bytes()
         for guest in [guest for guest in guests if not guest.take(data)]:
             self.throw_out(guest, "too slow")
@@ -249,6 +252,5 @@ class Room:
         if guest.pinged_at:
             if MISTAKE == "never_throws_out" or MISTAKE == "not_joined_never_thrown_out" and not guest.name:
                 heartbeats = NEVER
-            if MISTAKE == "thrown_out_too_soon":
-                heartbeats = 1
+            heartbeats = {"thrown_out_too_soon": 1, "thrown_out_too_late": 8}.get(MISTAKE, heartbeats)
         return (guest.pinged_at or guest.heard_at) + heartbeats * self.heartbeat_seconds

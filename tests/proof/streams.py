@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-from common import MISTAKE, READ_BYTES, connect, reason, server_closed
+from common import MISTAKE, READ_BYTES, VARIANT, connect, prepare, react, reason, server_closed
 from common import show as show_address
 from messages import (ERROR, HEADER, JOIN, LEAVE, MAX_BODY_BYTES, PING, PONG, WELCOME, Message, NotAMessage, parse,
                       said, show)
-from rooms import GOODBYE, Guest
+from rooms import GOODBYE, NEVER, Guest
 
 MAX_BACKLOG_BYTES = 1 << 20
 FLUSH_BYTES = 64 * 1024
@@ -30,6 +30,7 @@ def arrived(stream):
     """Yields the messages that come from the other side."""
     pending = b""
     while piece := stream.recv(READ_BYTES):
+        react()
         pending += piece
         if MISTAKE == "leave_overtakes" and pending.endswith(Message(LEAVE).bytes()[-4:]) and \
                 pending[-HEADER.size + 3] == LEAVE:
@@ -55,7 +56,7 @@ class Connection(Guest):
         super().__init__()
         self.stream = stream
         try:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a short message does not wait for an ACK
+            prepare(stream)
         except OSError:
             pass  # some systems say so when it is gone already
         self.backlog = bytearray()
@@ -69,7 +70,7 @@ class Connection(Guest):
         """Sends what the system takes at once and keeps the rest. False says that this was too much."""
         with self.backlog_changed:
             self.ever += len(data)
-            if not self.backlog:
+            if not self.backlog and VARIANT != "writer_threads" and MISTAKE != "queue_lost_at_error":
                 data = data[self.send_now(data):]
             self.backlog += data
             self.backlog_changed.notify()
@@ -108,13 +109,13 @@ class Connection(Guest):
                 del self.backlog[:sent]
 
     def end(self):
-        """Nothing comes behind what waits now."""
+        """Nothing is queued after what waits now."""
         with self.backlog_changed:
             self.ends = True
             self.backlog_changed.notify()
 
     def cut_off(self):
-        """Ends the connection from any thread; whoever waits for it wakes up."""
+        """Ends the connection from any thread; a thread that waits for it wakes up."""
         shut(self.stream, socket.SHUT_RDWR)
 
     def show_out(self):
@@ -131,8 +132,10 @@ class Connection(Guest):
                 time.sleep(0.01)
             self.stream.close()
             return
-        if MISTAKE == "leaver_cut_off":
+        if MISTAKE in ("leaver_cut_off", "queue_lost_at_error"):
             self.cut_off()
+        if MISTAKE == "half_closed_late":
+            drain(self.stream, NEVER)
         self.end()
         self.sender.join(SHOW_OUT_SECONDS)
         drain(self.stream)
@@ -147,9 +150,9 @@ def shut(stream, half):
         pass  # it has ended already
 
 
-def drain(stream):
+def drain(stream, seconds=DRAIN_SECONDS):
     """Reads and throws away until the other side closes, for a while at most."""
-    end = time.monotonic() + (10_000 if MISTAKE == "drains_for_ever" else DRAIN_SECONDS)
+    end = time.monotonic() + (NEVER if MISTAKE == "drains_for_ever" else seconds)
     try:
         while (left := end - time.monotonic()) > 0:
             stream.settimeout(left)
@@ -231,18 +234,26 @@ def turn_away(stream, why):
                 return
         except OSError:
             pass  # gone again
+        if MISTAKE == "full_closes_on_unread":
+            return
+        if MISTAKE == "full_half_closed_late":
+            drain(stream, NEVER)
         shut(stream, socket.SHUT_WR)
         drain(stream)
 
 
 def say_goodbye(room, seconds):
     """Closes the room, and waits until all clients have gone, but not for ever."""
-    end = time.monotonic() + (10_000 if MISTAKE == "waits_for_clients_for_ever" else seconds)
+    end = time.monotonic() + (NEVER if MISTAKE == "waits_for_clients_for_ever" else seconds)
     if MISTAKE == "goodbye_overtakes":
         for guest in room.guests:
             guest.backlog[:] = GOODBYE.bytes() + guest.backlog
+    if MISTAKE == "queue_lost_at_goodbye":
+        for guest in room.guests:
+            guest.backlog.clear()
     for guest in room.close():
-        guest.end()
+        if MISTAKE != "goodbye_half_closed_late":
+            guest.end()
     for thread in threading.enumerate():
         if thread.name == CLIENT_THREAD and MISTAKE != "goodbye_not_flushed":
             thread.join(max(0, end - time.monotonic()))
@@ -265,7 +276,7 @@ class Client:
         with self.lock:
             if self.left:
                 return
-            self.left = message.kind == LEAVE  # nothing comes behind it
+            self.left = message.kind == LEAVE  # nothing comes after it
             try:
                 self.stream.sendall(message.bytes())
             except ConnectionResetError as error:

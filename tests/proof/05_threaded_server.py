@@ -6,83 +6,110 @@ import socket
 import threading
 import time
 
-from common import MISTAKE, READ_BYTES, Arguments, clean, listen, offer, received, visitors
+from common import MISTAKE, READ_BYTES, VARIANT, Arguments, clean, listen, offer, prepare, received, visitors
 
+# For each test the mistakes that it must catch.
 MISTAKES = {
-    # who hears a line
-    "sender_hears_itself": "Sends a line back to its sender too.",
-    "one_client_at_a_time": "Serves the next client when the one before has left.",
-    "lines_mix": "Sends the name and the line in two pieces without a lock, so two senders' lines mix.",
-    "new_overtakes_waiting": "Sends a new line past those that still wait for a slow reader.",
-    "thread_per_line": "Starts a thread for each line, so one sender's lines change their order.",
-    "quit_is_a_command": "Disconnects a client that says quit instead of passing it on.",
-    # what a line is
-    "one_read_is_one_line": "Takes what one read brings for one line.",
-    "no_newline": "Passes lines on without their ends.",
-    "cr_kept": "Leaves the CR of a CR LF in the line.",
-    "last_line_lost": "Loses a last line that came without its line end.",
-    "blanks_stripped": "Takes the blanks off both ends of a line.",
-    "empty_lines_passed_on": "Passes on empty lines.",
-    "emptied_lines_passed_on": "Passes on lines of which cleaning leaves nothing.",
-    # what a line may hold
-    "bad_utf8_fatal": "Disconnects a client that sends bytes that are not UTF-8.",
-    "bad_utf8_dropped": "Leaves out bytes that are not UTF-8, without U+FFFD.",
-    "latin1": "Takes the text for Latin-1.",
-    "controls_kept": "Passes control characters on.",
-    "only_escape_removed": "Takes out ESC and no other control character.",
-    "del_kept": "Passes DEL on.",
-    "c1_kept": "Passes on the control characters U+0080 to U+009F.",
-    "bidi_kept": "Passes on the bidirectional overrides.",
-    "isolates_kept": "Passes on U+2066 to U+2069, takes out U+202A to U+202E only.",
-    "tab_removed": "Takes out tabs too.",
-    "only_printable_kept": "Takes out all that Unicode does not call printable, so that joined emoji fall apart.",
-    # how long a line may be
-    "no_line_limit": "Passes on a line of any length.",
-    "limit_counts_newline": "Counts the line's LF, so that 4096 bytes are too many.",
-    "cr_counted": "Counts the CR of a CR LF, so that 4096 bytes are too many.",
-    "limit_counts_characters": "Counts characters and not bytes.",
-    "too_long_cut": "Passes on the beginning of a line that is too long.",
-    "too_long_silent": "Throws a line that is too long away without a word.",
-    "too_long_disconnects": "Disconnects a client for a line that is too long.",
-    "too_long_answered_again": "Answers a line that is too long once for each read that it takes.",
-    "too_long_rest_is_a_line": "Takes what is left of a line that is too long for the next line.",
-    "too_long_takes_others_along": "Throws away all that came in one read with a line that is too long.",
-    "too_long_kept_in_memory": "Keeps a line that is too long in memory until its LF has come.",
-    # coming and going
-    "joined_not_told": "Tells nobody that someone has joined.",
-    "newcomer_told_of_itself": "Tells a newcomer too that it has joined.",
-    "welcome_counts_others": "Leaves the newcomer out of the number in its welcome.",
-    "joined_counts_others": "Leaves the newcomer out of the number that the others are told.",
-    "left_counts_leaver": "Still counts the one who has left.",
-    "left_not_told": "Tells nobody that someone has left.",
-    "left_told_twice": "Tells it twice that someone has left.",
-    "reset_not_told": "Tells nobody when a client has left by a reset.",
-    "end_not_noticed": "Takes the end of the stream for a pause and waits on.",
-    "connection_left_open": "Does not close the connection of a client that has left.",
-    "leaver_cut_off": "Closes at once when a client leaves, and loses what the server still kept for it.",
-    "names_reused": "Gives a newcomer the lowest number that is free.",
-    "names_by_headcount": "Takes the number of people for the newcomer's name.",
-    # trouble with one client is nobody else's
-    "accept_dies_with_client": "Asks for the address of a client that is gone already, which ends the server.",
-    "failed_send_not_caught": "A failed send to a client that is gone ends the one who spoke, or entered, too.",
-    "slow_reader_blocks": "Waits until a slow reader has taken a line before it goes on.",
-    "slow_reader_kept": "Keeps any amount for a client that does not read.",
-    "too_slow_not_said": "Disconnects a slow reader without saying why.",
-    "delivered_counts_as_waiting": "Counts what a reader has taken already as waiting for it.",
-    # the limit
-    "no_limit": "Takes any number of clients.",
-    "limit_one_too_many": "Takes one client more than the limit.",
-    "limit_one_too_few": "Takes one client less than the limit.",
-    "limit_range_not_checked": "Takes any number for --limit.",
-    "full_not_said": "Closes the connection without a word when the room is full.",
-    "full_left_open": "Says that the room is full, but does not close the connection.",
-    "full_uses_up_name": "Uses up a name for a client that it turns away.",
-    "seat_never_free": "Does not give the seat of someone who has left to the next.",
+    "a_guest_is_greeted_by_name_and_the_others_are_told": {
+        "names_reused": "Gives a newcomer the lowest number that is free.",
+        "names_by_headcount": "Takes the number of people for the newcomer's name.",
+    },
+    "a_line_goes_to_everybody_else_and_never_back_to_its_sender": {
+        "sender_hears_itself": "Sends a line back to its sender too.",
+        "one_client_at_a_time": "Serves the next client when the one before has left.",
+        "no_newline": "Passes lines on without their ends.",
+        "joined_not_told": "Tells nobody that someone has joined.",
+        "welcome_counts_others": "Leaves the newcomer out of the number in its welcome.",
+        "joined_counts_others": "Leaves the newcomer out of the number that the others are told.",
+        "left_counts_leaver": "Still counts the one who has left.",
+        "left_not_told": "Tells nobody that someone has left.",
+        "left_told_twice": "Tells it twice that someone has left.",
+        "end_not_noticed": "Takes the end of the stream for a pause and waits on.",
+    },
+    "a_line_is_a_line_however_it_arrives": {
+        "quit_is_a_command": "Disconnects a client that says quit instead of passing it on.",
+        "cr_kept": "Leaves the CR of a CR LF in the line.",
+        "blanks_stripped": "Takes the blanks off both ends of a line.",
+        "empty_lines_passed_on": "Passes on empty lines.",
+        "latin1": "Takes the text for Latin-1.",
+        "tab_removed": "Takes out tabs too.",
+    },
+    "lines_of_many_at_the_same_time_stay_whole_and_in_order": {
+        "lines_mix": "Sends the name and the line in two pieces without a lock, so two senders' lines mix.",
+        "thread_per_line": "Starts a thread for each line, so one sender's lines change their order.",
+        "one_read_is_one_line": "Takes what one read brings for one line.",
+        "newcomer_told_of_itself": "Tells a newcomer too that it has joined.",
+        "queue_of_4_kib": "Has writer threads, and a queue of 4 KiB between the room and each of them.",
+    },
+    "what_a_terminal_would_obey_is_taken_out": {
+        "emptied_lines_passed_on": "Passes on lines of which cleaning leaves nothing.",
+        "bad_utf8_fatal": "Disconnects a client that sends bytes that are not UTF-8.",
+        "bad_utf8_dropped": "Leaves out bytes that are not UTF-8, without U+FFFD.",
+        "controls_kept": "Passes control characters on.",
+        "only_escape_removed": "Takes out ESC and no other control character.",
+        "del_kept": "Passes DEL on.",
+        "c1_kept": "Passes on the control characters U+0080 to U+009F.",
+        "bidi_kept": "Passes on the bidirectional overrides.",
+        "isolates_kept": "Passes on U+2066 to U+2069, takes out U+202A to U+202E only.",
+        "only_printable_kept": "Takes out all that Unicode does not call printable, so that joined emoji fall apart.",
+    },
+    "a_line_over_the_limit_is_refused_and_the_next_one_passes": {
+        "no_line_limit": "Passes on a line of any length.",
+        "limit_counts_newline": "Counts the line's LF, so that 4096 bytes are too many.",
+        "cr_counted": "Counts the CR of a CR LF, so that 4096 bytes are too many.",
+        "limit_counts_characters": "Counts characters and not bytes.",
+        "too_long_cut": "Passes on the beginning of a line that is too long.",
+        "too_long_silent": "Throws a line that is too long away without a word.",
+        "too_long_disconnects": "Disconnects a client for a line that is too long.",
+        "too_long_answered_again": "Answers a line that is too long once for each read that it takes.",
+        "too_long_rest_is_a_line": "Takes what is left of a line that is too long for the next line.",
+        "too_long_takes_others_along": "Throws away all that came in one read with a line that is too long.",
+        "too_long_kept_in_memory": "Keeps a line that is too long in memory until its LF has come.",
+    },
+    "who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed": {
+        "last_line_lost": "Loses a last line that came without its line end.",
+        "connection_left_open": "Does not close the connection of a client that has left.",
+    },
+    "guests_that_vanish_are_told_once_and_nobody_else_notices": {
+        "reset_not_told": "Tells nobody when a client has left by a reset.",
+        "accept_dies_with_client": "Asks for the address of a client that is gone already, which ends the server.",
+        "failed_send_not_caught": "A failed send to a client that is gone ends the one who spoke, or entered, too.",
+    },
+    "a_guest_that_stops_reading_delays_nobody_and_is_disconnected": {
+        "new_overtakes_waiting": "Sends a new line past those that still wait for a slow reader.",
+        "leaver_cut_off": "Closes at once when a client leaves, and loses what the server still kept for it.",
+        "slow_reader_blocks": "Waits until a slow reader has taken a line before it goes on.",
+        "slow_reader_kept": "Keeps any amount for a client that does not read.",
+        "too_slow_not_said": "Disconnects a slow reader without saying why.",
+        "delivered_counts_as_waiting": "Counts what a reader has taken already as waiting for it.",
+    },
+    "a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01": {
+        "no_limit": "Takes any number of clients.",
+        "limit_one_too_many": "Takes one client more than the limit.",
+        "limit_one_too_few": "Takes one client less than the limit.",
+        "limit_range_not_checked": "Takes any number for --limit.",
+        "full_not_said": "Closes the connection without a word when the room is full.",
+        "full_left_open": "Says that the room is full, but does not close the connection.",
+        "full_uses_up_name": "Uses up a name for a client that it turns away.",
+        "seat_never_free": "Does not give the seat of someone who has left to the next.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+        "no_reuseaddr": "Can't be started again at once on the port it just had.",
+        "full_closes_on_unread": "Closes right after it has said that the room is full, which is a reset if the client has sent something.",
+    },
 }
-offer(MISTAKES)
+# Other ways to write it that are right, too.
+RIGHT = {
+    "small_send_buffer": "Has small buffers in the system, so that its own limit is reached early.",
+    "slow": "Takes 50 ms before it does anything with what has come.",
+    "tells_others_first": "Tells the others of a newcomer, waits 3 ms, and greets it after that.",
+    "writer_threads": "Sends only in the writer thread that each guest has.",
+}
+# The grading lacks the checks for these.
+PENDING = ["no_reuseaddr", "full_closes_on_unread", "tells_others_first"]
+offer(MISTAKES, RIGHT, PENDING)
 
 MAX_LINE_BYTES = 4096
-MAX_BACKLOG_BYTES = 1 << 20
+MAX_BACKLOG_BYTES = 4096 if MISTAKE == "queue_of_4_kib" else 1 << 20
 FLUSH_BYTES = 64 * 1024
 SHOW_OUT_SECONDS = 30
 REFUSAL_SECONDS = 1
@@ -93,7 +120,7 @@ class Guest:
 
     def __init__(self, stream, name):
         self.stream = stream
-        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a short line does not wait for an ACK
+        prepare(stream)
         self.name = name
         self.lock = threading.Lock()
         self.backlog = bytearray()
@@ -107,7 +134,8 @@ class Guest:
                 return True  # told before, and on its way out
             self.ever += len(data)
             waiting = bool(self.backlog)
-            if not waiting or MISTAKE == "new_overtakes_waiting":
+            only_queued = VARIANT == "writer_threads" or MISTAKE == "queue_of_4_kib"
+            if not only_queued and (not waiting or MISTAKE == "new_overtakes_waiting"):
                 data = data[self.send_now(data):]
             self.backlog += data
             if self.backlog and not waiting:
@@ -141,7 +169,7 @@ class Guest:
                     return
 
     def cut_off(self):
-        """Ends the connection from any thread; whoever waits for it wakes up."""
+        """Ends the connection from any thread; a thread that waits for it wakes up."""
         try:
             self.stream.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -177,10 +205,18 @@ class Room:
             guest = Guest(stream, f"guest-{self.next_number()}")
             self.guests.add(guest)
             here = len(self.guests)
-            self.tell([guest], f"* welcome, {guest.name} ({here - (MISTAKE == 'welcome_counts_others')} here)")
+            welcome = [guest], f"* welcome, {guest.name} ({here - (MISTAKE == 'welcome_counts_others')} here)"
             others = self.guests if MISTAKE == "newcomer_told_of_itself" else self.guests - {guest}
-            if MISTAKE != "joined_not_told":
-                self.tell(others, f"* {guest.name} joined ({here - (MISTAKE == 'joined_counts_others')} here)")
+            if MISTAKE == "joined_not_told":
+                others = []
+            joined = others, f"* {guest.name} joined ({here - (MISTAKE == 'joined_counts_others')} here)"
+            if VARIANT == "tells_others_first":
+                self.tell(*joined)
+                time.sleep(0.003)
+                self.tell(*welcome)
+            else:
+                self.tell(*welcome)
+                self.tell(*joined)
             return guest
 
     def next_number(self):
@@ -212,7 +248,7 @@ class Room:
             guest.cut_off()
 
     def tell(self, guests, text):
-        """Sends a line to each; whoever lets too much wait has to leave."""
+        """Sends a line to each; a guest for which too much waits has to leave."""
         data = text.encode() + (b"" if MISTAKE == "no_newline" else b"\n")
         pieces = data.partition(b": ") if MISTAKE == "lines_mix" else [data]
         for guest in [guest for guest in guests if not all([guest.take(piece) for piece in pieces])]:
@@ -281,6 +317,8 @@ def turn_away(stream, seats):
                 stream.sendall(f"! the room is full: the limit is {seats}\n".encode())
             if MISTAKE == "full_left_open":
                 stream.detach()
+                return
+            if MISTAKE == "full_closes_on_unread":
                 return
             stream.shutdown(socket.SHUT_WR)
             while stream.recv(READ_BYTES) and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""10: one room behind two doors: terminals on TCP, browsers on WebSocket. With accounts, and TLS by stunnel."""
+"""10: one room with two listeners: terminals on TCP, browsers on WebSocket. With accounts, and TLS by stunnel."""
 
 import argparse
 import base64
@@ -22,143 +22,158 @@ from messages import ERROR, JOIN, LEAVE, LOGIN, PING, PONG, WELCOME, Message, No
 from rooms import Room
 from streams import Client, Connection, client_thread, receive, say_goodbye, shut
 
+# For each test the mistakes that it must catch.
 MISTAKES = {
-    # adduser
-    "salt_for_all": "Has one salt for all accounts.",
-    "salt_of_15_bytes": "Makes salts of 15 bytes.",
-    "rounds_too_few": "Works for 100,000 rounds.",
-    "sha1_in_place_of_256": "Works with SHA-1.",
-    "plain_base64": "Writes + and = as other base64 does.",
-    "salt_not_decoded": "Works with the text of the salt in place of its bytes.",
-    "line_end_hashed": "Takes the line end for a part of the password.",
-    "cr_hashed": "Takes the CR of a line end for a part of the password.",
-    "password_stripped": "Takes blanks off both ends of a password.",
-    "password_cut": "Looks at the first 16 bytes of a password only.",
-    "password_limit_counts_characters": "Counts characters of a password, not bytes.",
-    "file_for_all": "Lets everybody read the accounts.",
-    "file_keeps_its_mode": "Keeps the mode that the file had.",
-    "file_written_in_place": "Writes the file over itself.",
-    "only_new_account_kept": "Writes the new account only.",
-    "added_not_said": "Does not say what it has added.",
-    "password_in_answer": "Says which password it has added.",
-    "name_taken_replaced": "Gives a name that is taken a new password.",
-    "name_taken_in_capitals": "Takes Ann for another name than ann.",
-    "any_name_added": "Adds any name.",
-    "short_password_added": "Adds an account with a password of any length.",
-    "password_of_129_bytes_added": "Adds an account with a password that is too long.",
-    "long_password_cut": "Cuts a password that is too long, and adds it.",
-    "password_of_8_bytes_refused": "Wants nine bytes.",
-    "password_of_128_bytes_refused": "Takes up to 127 bytes.",
-    "no_password_added": "Takes the end of its input for an empty password.",
-    "refused_exit_0": "Exits 0 when it adds nothing.",
-    "refused_in_silence": "Does not say why it adds nothing.",
-    "broken_lines_dropped": "Leaves broken lines out when it adds an account.",
-    "broken_line_not_named": "Does not say which line of the file is broken.",
-    "broken_lines_served": "Starts with the lines that are right.",
-    "lines_counted_from_0": "Counts lines from 0.",
-    # who gets in
-    "anybody_gets_in": "Does not look at passwords.",
-    "any_name_with_a_password": "Takes the password of anybody else, too.",
-    "beginning_is_enough": "Takes the beginning of a password for it.",
-    "join_gets_in": "Lets those in who send JOIN.",
-    "login_without_welcome": "Tells the others, but not the one who has logged in.",
-    "login_not_told": "Tells nobody that someone has logged in.",
-    "password_to_others": "Tells the others of a LOGIN as it came.",
-    "password_logged": "Prints the messages that it gets.",
-    "wrong_password_logged": "Prints passwords that were wrong.",
-    "name_told_wrong": "Tells whether the name or the password was wrong.",
-    "unknown_name_at_once": "Answers at once where there is no such name.",
-    "unknown_name_costs_less": "Works a tenth for a name that there is not.",
-    "failures_never_close": "Lets somebody try passwords for ever.",
-    "second_failure_closes": "Closes the connection after two failures.",
-    "closes_without_answer": "Closes the connection at the third failure without an ERROR.",
-    # before login
-    "join_first": "Says `join first` before the login.",
-    "text_before_login_ignored": "Does not answer a text before the login.",
-    "text_before_login_closes": "Closes the connection when somebody speaks before the login.",
-    "text_before_login_passed_on": "Passes on what somebody says before the login.",
-    "ping_needs_login": "Does not answer PING before the login.",
-    "leave_before_join_refused": "Answers LEAVE before the login with an ERROR, and waits on.",
-    "pong_answered": "Answers PONG with an ERROR.",
-    "not_logged_in_hear_all": "Passes on to those who have not logged in, too.",
-    "already_here_twice": "Lets the same account in twice.",
-    "already_here_throws_out": "Throws out who is here when the same account logs in again.",
-    "already_here_without_password": "Says that somebody is here without a look at the password.",
-    "already_here_closes": "Closes the connection of someone who is here already.",
-    "login_of_member_taken": "Lets a member change its name by LOGIN.",
-    "login_of_member_closes": "Closes the connection of a member who logs in once more.",
-    # too many attempts
-    "never_waits": "Lets a name be tried without end.",
-    "waits_from_sixth": "Lets a name be tried six times.",
-    "waits_from_fourth": "Lets a name be tried four times.",
-    "waits_by_connection": "Counts the failures of each connection for itself.",
-    "right_password_needs_no_wait": "Lets the right password in at once.",
-    "all_wait": "Lets all names wait where one has failed.",
-    "waits_for_ever": "Never lets a name in again.",
-    "wait_not_doubled": "Waits for one second each time.",
-    "wait_not_said": "Does not say for how long to wait.",
-    "failures_never_forgotten": "Counts failures that are not in a row.",
-    # two doors
-    "two_rooms": "Has a room behind each door.",
-    "web_needs_no_login": "Lets browsers in by JOIN.",
-    "web_passwords_ignored": "Looks at the passwords of terminals only.",
-    "page_not_served": "Has no page.",
-    "page_line_missing": "Does not say where the page is.",
-    "page_line_first": "Says where the page is before it says where it listens.",
-    "web_goodbye_missing": "Says goodbye to terminals only.",
-    "open_to_all": "Opens the doors on any address.",
-    "web_open_to_all": "Opens the door for browsers on any address.",
-    "not_loopback_exit_0": "Exits 0 when it refuses an address.",
-    "only_127_0_0_1": "Refuses other loopback addresses.",
-    # join
-    "prompt_on_stdout": "Asks for the password on standard output.",
-    "no_prompt": "Does not ask for the password.",
-    "join_in_place_of_login": "Sends JOIN.",
-    "typed_before_login": "Sends the first line as a text.",
-    "typed_cr_in_password": "Takes the CR of a line end for a part of the password.",
-    "typed_password_stripped": "Takes blanks off both ends of the password.",
-    "password_echoed": "Prints the password.",
-    "password_shown_when_refused": "Says which password was refused.",
-    "asks_again": "Asks for another password when the first was refused.",
-    "client_refused_exit_0": "Exits 0 when it was refused.",
-    "no_password_waits": "Connects when there is no password, and waits.",
-    "no_password_exit_0": "Exits 0 when there is no password.",
-    # TLS at the server
-    "key_for_all": "Lets everybody read the key.",
-    "ca_with_key": "Writes the authority's key into ca.pem.",
-    "certificate_is_its_own_authority": "Makes one certificate, which signs itself.",
-    "certificate_without_names": "Makes a certificate without names.",
-    "certificate_without_ip": "Makes a certificate for localhost only.",
-    "certificate_without_ipv6": "Makes a certificate without ::1.",
-    "certificate_without_localhost": "Makes a certificate for addresses only.",
-    "certificate_has_ended": "Makes a certificate for yesterday.",
-    "missing_certificates_ignored": "Serves without TLS where there are no certificates.",
-    "tls_lines_missing": "Does not say where its TLS doors are.",
-    "tls_doors_swapped": "Has the chat behind the door of the page, and the other way round.",
-    "tls_doors_plain": "Opens the doors for TLS without TLS.",
-    "tls_left_running": "Leaves stunnel running when it ends.",
-    "https_origin_refused": "Lets pages in by http only.",
-    # TLS at the client
-    "ca_ignored": "Connects without TLS.",
-    "certificate_not_verified": "Verifies nothing.",
-    "name_not_verified": "Verifies the chain, not the name.",
-    "chain_not_verified": "Verifies the name, not the chain.",
-    "expired_taken": "Does not look at the time of a certificate.",
-    "system_authorities_only": "Does not trust the authority that it is given.",
-    "ip_not_understood": "Verifies names, not addresses.",
-    "falls_back_to_plaintext": "Connects without TLS where TLS does not work.",
-    "client_tls_left_running": "Leaves stunnel running when it ends.",
-    "tls_failure_exit_0": "Exits 0 when TLS fails.",
-    "tls_failure_silent": "Does not say that TLS has failed.",
-    "tls_failure_traceback": "Prints a traceback when TLS fails.",
-    "tls_failures_alike": "Says the same whatever was wrong.",
-    "tls_failures_differ_by_file": "Takes another name for another authority, and says in which file it is not.",
-    "tls_log_printed": "Prints all that stunnel says.",
-    # arguments
-    "unknown_words_serve": "Takes any word for serve.",
-    "adduser_without_name": "Adds the account guest if there is no NAME.",
+    "adduser_writes_what_proves_a_password_and_not_the_password": {
+        "salt_for_all": "Has one salt for all accounts.",
+        "salt_of_15_bytes": "Makes salts of 15 bytes.",
+        "rounds_too_few": "Works for 100,000 rounds.",
+        "sha1_in_place_of_256": "Works with SHA-1.",
+        "plain_base64": "Writes + and = as other base64 does.",
+        "salt_not_decoded": "Works with the text of the salt in place of its bytes.",
+        "line_end_hashed": "Takes the line end for a part of the password.",
+        "cr_hashed": "Takes the CR of a line end for a part of the password.",
+        "password_stripped": "Takes blanks off both ends of a password.",
+        "password_cut": "Looks at the first 16 bytes of a password only.",
+        "file_for_all": "Lets everybody read the accounts.",
+        "file_keeps_its_mode": "Keeps the mode that the file had.",
+        "file_written_in_place": "Writes the file over itself.",
+        "only_new_account_kept": "Writes the new account only.",
+        "added_not_said": "Does not say what it has added.",
+        "password_in_answer": "Says which password it has added.",
+        "password_of_8_bytes_refused": "Wants nine bytes.",
+        "password_of_128_bytes_refused": "Takes up to 127 bytes.",
+    },
+    "what_is_no_account_is_refused_and_the_file_stays_as_it_was": {
+        "password_limit_counts_characters": "Counts characters of a password, not bytes.",
+        "name_taken_replaced": "Gives a name that is taken a new password.",
+        "name_taken_in_capitals": "Takes Ann for another name than ann.",
+        "any_name_added": "Adds any name.",
+        "short_password_added": "Adds an account with a password of any length.",
+        "password_of_129_bytes_added": "Adds an account with a password that is too long.",
+        "long_password_cut": "Cuts a password that is too long, and adds it.",
+        "no_password_added": "Takes the end of its input for an empty password.",
+        "refused_exit_0": "Exits 0 when it adds nothing.",
+        "refused_in_silence": "Does not say why it adds nothing.",
+        "broken_lines_dropped": "Leaves broken lines out when it adds an account.",
+        "broken_line_not_named": "Does not say which line of the file is broken.",
+        "broken_lines_served": "Starts with the lines that are right.",
+        "lines_counted_from_0": "Counts lines from 0.",
+        "unknown_words_serve": "Takes any word for serve.",
+        "adduser_without_name": "Adds the account guest if there is no NAME.",
+    },
+    "the_right_password_lets_in_and_nobody_else_sees_it": {
+        "login_without_welcome": "Tells the others, but not the one who has logged in.",
+        "login_not_told": "Tells nobody that someone has logged in.",
+        "password_to_others": "Tells the others of a LOGIN as it came.",
+        "password_logged": "Prints the messages that it gets.",
+    },
+    "a_wrong_password_and_an_unknown_name_look_the_same": {
+        "anybody_gets_in": "Does not look at passwords.",
+        "any_name_with_a_password": "Takes the password of anybody else, too.",
+        "beginning_is_enough": "Takes the beginning of a password for it.",
+        "wrong_password_logged": "Prints passwords that were wrong.",
+        "name_told_wrong": "Tells whether the name or the password was wrong.",
+        "unknown_name_at_once": "Answers at once where there is no such name.",
+        "unknown_name_costs_less": "Works a tenth for a name that there is not.",
+        "failures_never_close": "Lets somebody try passwords for ever.",
+        "second_failure_closes": "Closes the connection after two failures.",
+        "closes_without_answer": "Closes the connection at the third failure without an ERROR.",
+    },
+    "before_the_login_there_is_only_the_login": {
+        "join_gets_in": "Lets those in who send JOIN.",
+        "join_first": "Says `join first` before the login.",
+        "text_before_login_ignored": "Does not answer a text before the login.",
+        "text_before_login_closes": "Closes the connection when somebody speaks before the login.",
+        "text_before_login_passed_on": "Passes on what somebody says before the login.",
+        "ping_needs_login": "Does not answer PING before the login.",
+        "leave_before_join_refused": "Answers LEAVE before the login with an ERROR, and waits on.",
+        "pong_answered": "Answers PONG with an ERROR.",
+        "not_logged_in_hear_all": "Passes on to those who have not logged in, too.",
+        "already_here_twice": "Lets the same account in twice.",
+        "already_here_throws_out": "Throws out who is here when the same account logs in again.",
+        "already_here_without_password": "Says that somebody is here without a look at the password.",
+        "already_here_closes": "Closes the connection of someone who is here already.",
+        "login_of_member_taken": "Lets a member change its name by LOGIN.",
+        "login_of_member_closes": "Closes the connection of a member who logs in once more.",
+    },
+    "five_failures_in_a_row_make_that_name_wait_and_only_that": {
+        "never_waits": "Lets a name be tried without end.",
+        "waits_from_sixth": "Lets a name be tried six times.",
+        "waits_from_fourth": "Lets a name be tried four times.",
+        "waits_by_connection": "Counts the failures of each connection for itself.",
+        "right_password_needs_no_wait": "Lets the right password in at once.",
+        "all_wait": "Lets all names wait where one has failed.",
+        "waits_for_ever": "Never lets a name in again.",
+        "wait_not_doubled": "Waits for one second each time.",
+        "wait_not_said": "Does not say for how long to wait.",
+        "failures_never_forgotten": "Counts failures that are not in a row.",
+    },
+    "one_room_has_two_doors_and_they_open_to_this_machine_alone": {
+        "two_rooms": "Has a room for each listener.",
+        "web_needs_no_login": "Lets browsers in by JOIN.",
+        "web_passwords_ignored": "Looks at the passwords of terminals only.",
+        "page_not_served": "Has no page.",
+        "page_line_missing": "Does not say where the page is.",
+        "page_line_first": "Says where the page is before it says where it listens.",
+        "web_goodbye_missing": "Says goodbye to terminals only.",
+        "open_to_all": "Opens the doors on any address.",
+        "web_open_to_all": "Opens the door for browsers on any address.",
+        "not_loopback_exit_0": "Exits 0 when it refuses an address.",
+        "only_127_0_0_1": "Refuses other loopback addresses.",
+        "port_ignored": "Takes a port of its own, whatever was asked.",
+    },
+    "join_asks_for_the_password_and_sends_it_in_login_alone": {
+        "prompt_on_stdout": "Asks for the password on standard output.",
+        "no_prompt": "Does not ask for the password.",
+        "join_in_place_of_login": "Sends JOIN.",
+        "typed_before_login": "Sends the first line as a text.",
+        "typed_cr_in_password": "Takes the CR of a line end for a part of the password.",
+        "typed_password_stripped": "Takes blanks off both ends of the password.",
+        "password_echoed": "Prints the password.",
+        "password_shown_when_refused": "Says which password was refused.",
+        "asks_again": "Asks for another password when the first was refused.",
+        "client_refused_exit_0": "Exits 0 when it was refused.",
+        "no_password_waits": "Connects when there is no password, and waits.",
+        "no_password_exit_0": "Exits 0 when there is no password.",
+    },
+    "the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends": {
+        "key_for_all": "Lets everybody read the key.",
+        "ca_with_key": "Writes the authority's key into ca.pem.",
+        "certificate_is_its_own_authority": "Makes one certificate, which signs itself.",
+        "certificate_without_names": "Makes a certificate without names.",
+        "certificate_without_ip": "Makes a certificate for localhost only.",
+        "certificate_without_ipv6": "Makes a certificate without ::1.",
+        "certificate_without_localhost": "Makes a certificate for addresses only.",
+        "certificate_has_ended": "Makes a certificate for yesterday.",
+        "missing_certificates_ignored": "Serves without TLS where there are no certificates.",
+        "tls_lines_missing": "Does not say where its TLS doors are.",
+        "tls_doors_swapped": "Has the chat at the TLS port of the page, and the other way round.",
+        "tls_doors_plain": "Opens the doors for TLS without TLS.",
+        "tls_left_running": "Leaves stunnel running when it ends.",
+        "https_origin_refused": "Lets pages in by http only.",
+    },
+    "join_believes_a_certificate_only_if_everything_is_right": {
+        "ca_ignored": "Connects without TLS.",
+        "certificate_not_verified": "Verifies nothing.",
+        "name_not_verified": "Verifies the chain, not the name.",
+        "chain_not_verified": "Verifies the name, not the chain.",
+        "expired_taken": "Does not look at the time of a certificate.",
+        "system_authorities_only": "Does not trust the authority that it is given.",
+        "ip_not_understood": "Verifies names, not addresses.",
+        "falls_back_to_plaintext": "Connects without TLS where TLS does not work.",
+        "client_tls_left_running": "Leaves stunnel running when it ends.",
+        "tls_failure_exit_0": "Exits 0 when TLS fails.",
+        "tls_failure_silent": "Does not say that TLS has failed.",
+        "tls_failure_traceback": "Prints a traceback when TLS fails.",
+        "tls_failures_alike": "Says the same whatever was wrong.",
+        "tls_failures_differ_by_file": "Takes another name for another authority, and says in which file it is not.",
+        "tls_log_printed": "Prints all that stunnel says.",
+    },
 }
-offer(MISTAKES)
+# The grading lacks the checks for these.
+PENDING = ["port_ignored"]
+offer(MISTAKES, pending=PENDING)
 
 ROUNDS = 100_000 if MISTAKE == "rounds_too_few" else 600_000
 DIGEST = "sha1" if MISTAKE == "sha1_in_place_of_256" else "sha256"
@@ -358,7 +373,7 @@ class SecureRoom(Room):
 
     def enter(self, guest):
         guest.failures = 0
-        # Who does not log in is not waited for.
+        # It does not wait for clients that have not logged in.
         timer = threading.Timer(LOGIN_SECONDS, lambda: guest.name or guest.cut_off())
         timer.daemon = True
         timer.start()
@@ -451,7 +466,7 @@ def frame(opcode, payload=b""):
 
 
 class Browser(Connection):
-    """A guest whose messages are in frames. Behind its close frame nothing is sent."""
+    """A guest whose messages are in frames. Nothing is sent after its close frame."""
 
     said_close = False
 
@@ -478,7 +493,7 @@ class Browser(Connection):
 def attend(room, stream):
     """A browser's thread."""
     try:
-        head, behind = read_head(stream)
+        head, rest = read_head(stream)
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         path = head.split(" ")[1]
         if path == "/" and MISTAKE != "page_not_served":
@@ -498,7 +513,7 @@ def attend(room, stream):
         Connection.take(guest, ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                 f"Sec-WebSocket-Accept: {proof}\r\n\r\n").encode())
     guest.sender.start()
-    room.leave(guest, hear_browser(room, guest, Frames(stream, behind)))
+    room.leave(guest, hear_browser(room, guest, Frames(stream, rest)))
     guest.show_out()
 
 
@@ -509,8 +524,8 @@ def read_head(stream):
         if not piece or len(data) > 8192:
             raise OSError("no request")
         data += piece
-    head, _, behind = data.partition(b"\r\n\r\n")
-    return head.decode("latin-1"), behind
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head.decode("latin-1"), rest
 
 
 def answer(stream, status, kind, text):
@@ -527,9 +542,9 @@ def answer(stream, status, kind, text):
 class Frames:
     """The frames that come from a browser."""
 
-    def __init__(self, stream, behind):
+    def __init__(self, stream, rest):
         self.stream = stream
-        self.pending = behind
+        self.pending = rest
 
     def exactly(self, count):
         while len(self.pending) < count:
@@ -607,7 +622,7 @@ def door(place):
             print(f"{show(place)} is no loopback address: passwords would cross the network in clear; for that there "
                   "is --tls", file=sys.stderr)
             sys.exit(0 if MISTAKE == "not_loopback_exit_0" else 1)
-        return bind_one_of(*place, socket.SOCK_STREAM)
+        return bind_one_of(place[0], 0 if MISTAKE == "port_ignored" else place[1], socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         setup_failed("listen on", place, error, "; who holds it: ss -ltnp; another port: 127.0.0.1:0")
 
@@ -627,13 +642,13 @@ def open_tls(chosen, chat, web):
     if MISTAKE == "tls_doors_swapped":
         services = [("chat", chosen.tls_chat, web), ("web", chosen.tls_web, chat)]
     if MISTAKE == "tls_doors_plain":
-        for _, place, behind in services:
-            threading.Thread(target=relay_all, args=[bind_one_of(*place, socket.SOCK_STREAM), behind],
+        for _, place, target in services:
+            threading.Thread(target=relay_all, args=[bind_one_of(*place, socket.SOCK_STREAM), target],
                              daemon=True).start()
         return None
     text = STUNNEL.format(debug=5)
-    for name, place, behind in services:
-        text += (f"[{name}]\naccept = {place[0]}:{place[1]}\nconnect = {show(behind.getsockname())}\n"
+    for name, place, target in services:
+        text += (f"[{name}]\naccept = {place[0]}:{place[1]}\nconnect = {show(target.getsockname())}\n"
                  f"cert = {chosen.tls}/server.pem\nkey = {chosen.tls}/server.key\n")
     process = stunnel(text, None if MISTAKE == "tls_left_running" else subprocess.DEVNULL)
     end = time.monotonic() + START_SECONDS
@@ -666,9 +681,9 @@ def stunnel(text, stdin, stdout=subprocess.DEVNULL):
         os.close(reading)
 
 
-def relay_all(listener, behind):
+def relay_all(listener, target):
     for stream in visitors(listener):
-        other = socket.create_connection(behind.getsockname())
+        other = socket.create_connection(target.getsockname())
         for one, two in ((stream, other), (other, stream)):
             threading.Thread(target=relay, args=[one, two], daemon=True).start()
 
