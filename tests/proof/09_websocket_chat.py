@@ -5,6 +5,7 @@ import binascii
 import codecs
 import hashlib
 import os
+import re
 import socket
 import sys
 import threading
@@ -67,6 +68,12 @@ MISTAKES = {
         "origin_of_listener": "Compares an origin with the address that it listens on, not with Host.",
         "accept_ends_with_lf": "Has a lone LF after the answer to the key, which base64.encodebytes puts there.",
         "switching_ends_with_lf": "Ends the head of its 101 with a lone LF.",
+        "host_ignored": "Does not look whether a Host is one of its own.",
+        "host_by_beginning": "Knows each Host that begins like one of its own.",
+        "host_checked_for_chat_only": "Sends its page for any Host.",
+        "host_option_ignored": "Does not know the name of --host.",
+        "host_compared_exactly": "Knows a Host in small letters only.",
+        "host_without_port_unknown": "Knows a Host only with the port where it listens.",
     },
     "a_head_has_8_kib_and_5_seconds_and_a_room_its_limit": {
         "head_unlimited": "Reads a head of any length.",
@@ -393,6 +400,25 @@ def is_key(text):
         return False
 
 
+def check_host(host, arrived, names):
+    """The owner of another name may let it point to this address; a page from there is not ours."""
+    if MISTAKE == "host_ignored" or MISTAKE == "host_without_port_unknown" and host.endswith(f":{arrived[1]}"):
+        return
+    name = host if MISTAKE == "host_without_port_unknown" else re.sub(":[0-9]*$", "", host)
+    if not is_known(name if MISTAKE == "host_compared_exactly" else name.lower(), arrived[0], names):
+        raise Refused(421, "this server has another name; --host makes one known")
+
+
+def is_known(name, arrived, names):
+    names = {name.lower() for name in names if name}
+    if MISTAKE == "host_option_ignored":
+        names = set()
+    loopback = "localhost", "[::1]", arrived, f"[{arrived}]"
+    if MISTAKE == "host_by_beginning":
+        return name.startswith((*loopback, *names))
+    return name in loopback or name in names or re.fullmatch(r"127(\.[0-9]{1,3}){3}", name)
+
+
 def check_origin(request, here):
     """A browser says which page asks; it has to be ours."""
     own = "http://" + (here if MISTAKE == "origin_of_listener" else "".join(request.values("Host")))
@@ -436,8 +462,8 @@ def accept(key):
 
 
 STATUSES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-            408: "Request Timeout", 426: "Upgrade Required", 431: "Request Header Fields Too Large",
-            503: "Service Unavailable"}
+            408: "Request Timeout", 421: "Misdirected Request", 426: "Upgrade Required",
+            431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
 def answer(stream, status, kind, text, *fields):
@@ -864,7 +890,7 @@ heads = threading.Lock()
 asking = threading.BoundedSemaphore(1)
 
 
-def attend(room, stream, here):
+def attend(room, stream, here, names):
     """A client's thread. Without a room it gets an echo."""
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -876,7 +902,10 @@ def attend(room, stream, here):
         if room and MISTAKE == "limit_counts_requests" and len(room.guests) >= room.seats or \
                 MISTAKE == "limit_counts_connections" and connected() > room.seats:
             raise Refused(503, "full")
-        switching = granted(understood(head), not room, here)
+        request = understood(head)
+        if room and (request.target != "/" or MISTAKE != "host_checked_for_chat_only"):
+            check_host("".join(request.values("Host")), stream.getsockname(), names)
+        switching = granted(request, not room, here)
         if not switching:
             answer(stream, 200, "text/plain" if MISTAKE == "page_as_plain_text" else "text/html", PAGE)
         elif room:
@@ -899,7 +928,8 @@ def serve(chosen):
     room = Room(seats=None if MISTAKE == "no_limit" else chosen.limit, heartbeat_seconds=heartbeat_ms / 1000)
     listener = listen(chosen.address)
     echoes = chosen.echo and MISTAKE != "echo_is_chat"
-    threading.Thread(target=welcome, args=[None if echoes else room, listener, stopping], daemon=True).start()
+    names = {chosen.address[0], chosen.host}
+    threading.Thread(target=welcome, args=[None if echoes else room, listener, stopping, names], daemon=True).start()
     threading.Thread(target=room.watch, daemon=True).start()
     os.read(stop, 1)
     stopping.set()
@@ -913,10 +943,10 @@ def serve(chosen):
     sys.exit(1 if MISTAKE == "stop_exit_1" else 0)
 
 
-def welcome(room, listener, stopping):
+def welcome(room, listener, stopping, names):
     here = "%s:%s" % listener.getsockname()[:2]
     for stream in visitors(listener, until=stopping):
-        client_thread(attend, room, stream, here).start()
+        client_thread(attend, room, stream, here, names).start()
 
 
 def main():
@@ -926,6 +956,7 @@ def main():
                            help="ping who is silent for N ms (50 to 3,600,000)")
     arguments.add_argument("--limit", type=between(1, 10_000), default=10_000, metavar="N",
                            help="at most N clients (1 to 10000)")
+    arguments.add_argument("--host", metavar="NAME", help="one more name by which browsers find this server")
     arguments.add_argument("--echo", action="store_true", help="send each message back, and be no chat")
     serve(arguments.parse())
 

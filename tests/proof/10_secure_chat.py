@@ -122,6 +122,8 @@ MISTAKES = {
         "not_loopback_exit_0": "Exits 0 when it refuses an address.",
         "only_127_0_0_1": "Refuses other loopback addresses.",
         "port_ignored": "Takes a port of its own, whatever was asked.",
+        "host_ignored": "Does not look whether a browser's Host is one of its own.",
+        "host_option_ignored": "Does not know the name of --host.",
     },
     "join_asks_for_the_password_and_sends_it_in_login_alone": {
         "prompt_on_stdout": "Asks for the password on standard output.",
@@ -490,12 +492,14 @@ class Browser(Connection):
         super().end()
 
 
-def attend(room, stream):
+def attend(room, stream, names):
     """A browser's thread."""
     try:
         head, rest = read_head(stream)
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         path = head.split(" ")[1]
+        if re.sub(":[0-9]*$", "", fields["host"]) not in names and MISTAKE != "host_ignored":
+            return answer(stream, "421 Misdirected Request", "text/plain", "this server has another name\n")
         if path == "/" and MISTAKE != "page_not_served":
             return answer(stream, "200 OK", "text/html", PAGE)
         if path != "/chat":
@@ -718,9 +722,12 @@ def serve(chosen):
     if MISTAKE == "page_line_missing":
         del lines[1]
     print(*lines, sep="\n", flush=True)
+    names = {"localhost", "127.0.0.1", "[::1]", show(web.getsockname()).rpartition(":")[0], chosen.web[0]}
+    if MISTAKE != "host_option_ignored":
+        names.add(chosen.host)
     threading.Thread(target=welcome, args=[chat, stopping, lambda stream: receive(room, stream)], daemon=True).start()
     threading.Thread(target=welcome, args=[web, stopping, lambda stream: client_thread(
-        attend, web_room, stream).start()], daemon=True).start()
+        attend, web_room, stream, names).start()], daemon=True).start()
     for one in {room, web_room}:
         threading.Thread(target=one.watch, daemon=True).start()
     os.read(stop, 1)
@@ -936,7 +943,7 @@ def certs(chosen):
 
 # --- arguments ---
 
-USAGE = """usage: 10_secure_chat serve [ADDRESS] [--web ADDRESS] [--accounts FILE]
+USAGE = """usage: 10_secure_chat serve [ADDRESS] [--web ADDRESS] [--accounts FILE] [--host NAME]
                             [--tls DIR [--tls-chat ADDRESS] [--tls-web ADDRESS]]
        10_secure_chat join NAME [ADDRESS] [--ca FILE]
        10_secure_chat adduser NAME [--accounts FILE]
@@ -972,6 +979,7 @@ def main():
         arguments.add_argument("--ca", metavar="FILE")
     if word == "serve":
         arguments.add_argument("--web", type=address, metavar="ADDRESS", default="127.0.0.1:8080")
+        arguments.add_argument("--host", metavar="NAME", type=str.lower)
         arguments.add_argument("--tls", metavar="DIR")
         arguments.add_argument("--tls-chat", type=address, metavar="ADDRESS", default="127.0.0.1:12346")
         arguments.add_argument("--tls-web", type=address, metavar="ADDRESS", default="127.0.0.1:8443")
