@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Desk, Rule, Story, client_arguments};
+use lab::{MockServer, Rule, Story, client_arguments};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "03_client";
@@ -20,9 +20,9 @@ fn a_typed_line_goes_out_and_its_answer_is_printed_at_once() {
         read: "lessons/03_client.md, \"The code\"",
         by_hand: "cargo run --example 03_client, with cargo run --example 02_echo_server",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     for _ in 0..3 {
         let (question, answer) = (story.word(), story.word());
         client.types(&format!("{question}\n"));
@@ -40,9 +40,9 @@ fn the_next_line_waits_for_the_answer() {
         read: "lessons/03_client.md, \"The idea\"",
         by_hand: r"printf 'one\ntwo\n' | cargo run --example 03_client, with nc -l 127.0.0.1 12345 as the server",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     client.types("one\ntwo\nthree\n");
     for line in ["one", "two", "three"] {
         server.expect_line(line);
@@ -65,9 +65,9 @@ fn an_answer_is_a_line_however_it_arrives() {
         read: "lessons/03_client.md, \"The idea\"",
         by_hand: "nc -l 127.0.0.1 12345 as the server: answer in two pieces (Ctrl-D sends half a line), then with two lines at once",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
 
     client.types("one\n");
     server.expect_line("one");
@@ -109,9 +109,9 @@ fn the_end_of_input_closes_only_the_sending_half() {
         read: "lessons/03_client.md, \"Break it\"",
         by_hand: "echo hello | cargo run --example 03_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     client.types("hello\n");
     server.expect_line("hello");
     server.send("answer\n");
@@ -137,9 +137,9 @@ fn every_kind_of_line_is_sent_with_one_line_end() {
         read: "lessons/03_client.md, \"The code\"",
         by_hand: r"printf 'one\r\n\ntwo' | cargo run --example 03_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     client.types("one\r\n\n  two \t\ncaf\u{e9} €\nthe last");
     client.ends_input();
     for line in ["one", "", "  two \t", "caf\u{e9} €", "the last"] {
@@ -160,9 +160,9 @@ fn long_lines_pass_both_ways() {
         read: "lessons/03_client.md, \"The code\"",
         by_hand: "head -c 60000 /dev/zero | tr '\\0' x | cargo run --example 03_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     for length in [1000, 4096, 8192, 60_000] {
         let line: String = story.word().chars().cycle().take(length).collect();
         client.types(&format!("{line}\n"));
@@ -189,9 +189,9 @@ fn what_a_terminal_would_obey_is_taken_out() {
         read: "lessons/PROTOCOL.md, \"What may not pass\"",
         by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 127.0.0.1 12345, with cargo run --example 03_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     let answer = |sent: &[u8], shown: &str| {
         client.types("?\n");
         server.expect_line("?");
@@ -221,9 +221,9 @@ fn a_server_that_closes_first_is_told_and_is_no_failure() {
         read: "lessons/03_client.md, \"What is still wrong\"",
         by_hand: "cargo run --example 03_client against 02_echo_server; stop the server; type a line",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     client.types("one\n");
     server.expect_line("one");
     server.send("answer\n");
@@ -248,9 +248,9 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     story.run(PROGRAM, &[&nobody]).code(1).one_line_about(&nobody);
 
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let stream = desk.accept_stream();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let stream = mock_server.accept_stream();
     client.types("never read\n");
     // Closed with bytes unread: the system sends a reset.
     let _ = stream.peek(&mut [0]);

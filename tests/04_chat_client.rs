@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Desk, Rule, Story, client_arguments};
+use lab::{MockServer, Rule, Story, client_arguments};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "04_chat_client";
@@ -20,9 +20,9 @@ fn what_comes_is_printed_while_nothing_is_typed() {
         read: "lessons/04_chat_client.md, \"The idea\"",
         by_hand: "nc -l 127.0.0.1 12345, then cargo run --example 04_chat_client; type into nc",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     for _ in 0..3 {
         let word = story.word();
         server.send(format!("{word}\n"));
@@ -41,9 +41,9 @@ fn what_is_typed_goes_out_without_waiting_for_an_answer() {
         read: "lessons/04_chat_client.md, \"The idea\"",
         by_hand: "nc -l 127.0.0.1 12345, then cargo run --example 04_chat_client; type there",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     for _ in 0..5 {
         let word = story.word();
         client.types(&format!("{word}\n"));
@@ -62,9 +62,9 @@ fn much_goes_both_ways_at_the_same_time() {
         read: "lessons/04_chat_client.md, \"The idea\"",
         by_hand: "yes | head -n 100000 | cargo run --example 04_chat_client, with 02_echo_server",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     let mut expected = Vec::new();
     let mut text = String::new();
     for number in 0..3000 {
@@ -90,9 +90,9 @@ fn a_line_is_a_line_however_it_arrives() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: "nc -l 127.0.0.1 12345 as the server: Ctrl-D sends half a line",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     for piece in ["guest-1: in", " three ", "pieces"] {
         server.send_piece(piece);
     }
@@ -123,9 +123,9 @@ fn the_end_of_input_closes_only_the_sending_half() {
         read: "lessons/04_chat_client.md, \"Break it\"",
         by_hand: "echo bye | cargo run --example 04_chat_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     client.types("bye");
     client.ends_input();
     server.expect_last_line("bye");
@@ -149,9 +149,9 @@ fn when_the_server_closes_the_client_ends_without_waiting_for_the_keyboard() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: "cargo run --example 04_chat_client, then Ctrl-C in the server's terminal",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     client.types("hello\n");
     server.expect_line("hello");
     server.send("last words\n");
@@ -173,9 +173,9 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     story.run(PROGRAM, &[&nobody]).code(1).one_line_about(&nobody);
 
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let stream = desk.accept_stream();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let stream = mock_server.accept_stream();
     client.types("never read\n");
     let _ = stream.peek(&mut [0]);
     // The client waits for the server and for the keyboard now.
@@ -195,9 +195,9 @@ fn what_a_terminal_would_obey_is_taken_out() {
         read: "lessons/PROTOCOL.md, \"What may not pass\"",
         by_hand: r"printf '\033[31mred\033[0m\n' | nc -l 127.0.0.1 12345, with cargo run --example 04_chat_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     let show = |sent: &[u8], shown: &str| {
         server.send([sent, b"\n"].concat());
         client.screen.expect_line(shown);
@@ -225,9 +225,9 @@ fn every_kind_of_line_is_sent_with_one_line_end() {
         read: "lessons/04_chat_client.md, \"The code\"",
         by_hand: r"printf 'one\r\n\ntwo' | cargo run --example 04_chat_client",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.client(PROGRAM, &desk.address);
-    let server = desk.accept();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.client(PROGRAM, &mock_server.address);
+    let server = mock_server.accept();
     let long = story.word().repeat(7500);
     client.types("one\r\n\n  two \t\ncaf\u{e9} €\n");
     client.types(&format!("{long}\nthe last"));

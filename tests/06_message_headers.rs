@@ -12,7 +12,7 @@ use lab::message::{
     CHALLENGE, JOIN, LEAVE, LOGIN, Message, WELCOME, error, join, left, message, now, ping, pong,
     text, welcome,
 };
-use lab::{Desk, End, Next, Peer, Program, Rule, Story};
+use lab::{End, MockServer, Next, Peer, Program, Rule, Story};
 use lab::{has_ipv6, leaves_late, never_reads, refused};
 use std::collections::HashMap;
 use std::io::Write;
@@ -650,9 +650,9 @@ fn a_client_shows_each_message_however_it_arrives() {
         read: "lessons/06_message_headers.md, \"Run it\"",
         by_hand: "cargo run --example 06_message_headers join ann, while others talk",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.visited();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.visited();
     server.gets_next(&join("ann"));
     let show = |message: &Message, line: &str| {
         server.say(message);
@@ -723,9 +723,9 @@ fn a_client_joins_numbers_what_is_typed_and_says_goodbye() {
         read: "lessons/06_message_headers.md, \"Run it\"",
         by_hand: "nc -l 127.0.0.1 12345 | od -c, then cargo run --example 06_message_headers join ann",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.visited();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.visited();
     let asked = server.gets_next(&join("ann"));
     server.expect_no_number(&asked);
     // Before its WELCOME a client may not say anything.
@@ -780,8 +780,8 @@ fn a_client_joins_numbers_what_is_typed_and_says_goodbye() {
     client.expect_exit(0);
 
     story.because("the end of the input is the end, also behind a last line without a line end");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.admits("ann");
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.admits("ann");
     client.screen.expect_line("* welcome, ann (here: ann)");
     client.types("the last");
     client.ends_input();
@@ -801,10 +801,10 @@ fn a_client_exits_with_the_status_that_says_how_it_ended() {
         read: "lessons/06_message_headers.md, \"Break it\"",
         by_hand: "cargo run --example 06_message_headers join ann 127.0.0.1:1; echo $?",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
     let start = || {
-        let client = story.joins(PROGRAM, "ann", &desk.address);
-        let server = desk.admits("ann");
+        let client = story.joins(PROGRAM, "ann", &mock_server.address);
+        let server = mock_server.admits("ann");
         client.screen.expect_line("* welcome, ann (here: ann)");
         (client, server)
     };
@@ -817,8 +817,8 @@ fn a_client_exits_with_the_status_that_says_how_it_ended() {
     client.expect_a_word("that the server has closed");
 
     story.because("an ERROR before WELCOME is a refused name: there is nothing to wait for");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.visited();
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.visited();
     server.gets_next(&join("ann"));
     server.say(&error("ann is here already"));
     client.screen.expect_line("! ann is here already");
@@ -849,8 +849,8 @@ fn a_client_exits_with_the_status_that_says_how_it_ended() {
     }
 
     story.because("a reset is no goodbye: read fails then, instead of returning no bytes");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let stream = desk.accept_stream();
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let stream = mock_server.accept_stream();
     // The client has sent its JOIN. Closed with it unread, that is a reset.
     let _ = stream.peek(&mut [0]);
     client.settled();

@@ -11,7 +11,7 @@ mod lab;
 use lab::message::{
     LEAVE, Message, PING, PONG, WELCOME, error, join, left, message, now, ping, pong, text, welcome,
 };
-use lab::{Chat, Desk, Peer, Program, Rule, Story};
+use lab::{Chat, MockServer, Peer, Program, Rule, Story};
 use lab::{has_ipv6, leaves_late, never_reads, patience, reads_late, ways_to_stop};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -634,9 +634,9 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
         read: "lessons/07_disconnects.md, \"The code\"",
         by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 200; then join ann, type nothing, and /quit the server after a while",
     });
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.visited();
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.visited();
     server.gets_next(&join("ann"));
     // Before it is welcome.
     server.say(&ping(1));
@@ -671,8 +671,8 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
     client.expect_exit(0);
 
     story.because("who has said goodbye may still hear the server's");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.admits("ann");
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.admits("ann");
     client.screen.expect_line("* welcome, ann (here: ann)");
     client.types("/quit\n");
     server.gets_next(&message(LEAVE, "", ""));
@@ -683,8 +683,8 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
     client.expect_exit(0);
 
     story.because("an ERROR before WELCOME ends the client: it was not let in");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let server = desk.visited();
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let server = mock_server.visited();
     server.gets_next(&join("ann"));
     server.say(&error("the room is full: the limit is 2"));
     server.close_sending();
@@ -692,8 +692,8 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
     client.expect_exit(1);
 
     story.because("a server that vanishes is a failure: a line says so, and the exit status");
-    let client = story.joins(PROGRAM, "ann", &desk.address);
-    let stream = desk.accept_stream();
+    let client = story.joins(PROGRAM, "ann", &mock_server.address);
+    let stream = mock_server.accept_stream();
     // The client's JOIN lies there unread: the system sends a reset.
     let _ = stream.peek(&mut [0]);
     client.settled();

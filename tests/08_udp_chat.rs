@@ -13,7 +13,7 @@ use lab::message::{
     welcome,
 };
 use lab::{
-    BODY_BYTES, Pinged, Postbox, Program, Rule, Story, another_loopback, has_ipv6,
+    BODY_BYTES, Pinged, Program, Rule, Story, UdpPeer, another_loopback, has_ipv6,
     ignores_interrupts, patience,
 };
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
     let bob = server.enter("bob", "bob");
 
     story.because("who only asks is not here yet: neither the name nor the asker may be kept, or forged questions fill the server's memory and use up its names");
-    let [ann, eve] = ["ann", "eve"].map(|name| server.postbox(name));
+    let [ann, eve] = ["ann", "eve"].map(|name| server.udp_peer(name));
     eve.asks("ann");
     // Whether a name is free is nothing for who may not even be there.
     for name in ["bob", "", "no name"] {
@@ -68,7 +68,7 @@ fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
     }
     let mut cookies = BTreeSet::from([first.clone()]);
     // All at the same time: nobody gets the port of somebody before.
-    let crowd: Vec<Postbox> = (1..=24).map(|i| server.postbox(&format!("zed {i}"))).collect();
+    let crowd: Vec<UdpPeer> = (1..=24).map(|i| server.udp_peer(&format!("zed {i}"))).collect();
     for zed in &crowd {
         let came = zed.asks_with("z", b"");
         if !cookies.insert(came.body.clone()) {
@@ -110,7 +110,7 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
     });
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let [zoe, ann] = server.enter_all(["Zoe", "ann"]);
-    let eve = server.postbox("eve");
+    let eve = server.udp_peer("eve");
     eve.asks("eve");
     for (name, why) in [
         ("ann", "because the name is taken"),
@@ -193,11 +193,11 @@ fn crowd(story: &Rc<Story>) {
     for name in &names[..FIT] {
         here.push(name);
         here.sort_unstable();
-        let guest = server.postbox(&format!("guest {}", here.len()));
+        let guest = server.udp_peer(&format!("guest {}", here.len()));
         guest.joins(name, &here.join(", "));
         guests.push(guest);
     }
-    let last = server.postbox("guest 34");
+    let last = server.udp_peer("guest 34");
     last.asks(&names[FIT]);
     last.asks_again(&names[FIT]);
     let came = last.gets_welcome();
@@ -291,9 +291,9 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
     });
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let [ann, bob] = server.enter_all(["ann", "bob"]);
-    let zed = server.postbox("zed");
+    let zed = server.udp_peer("zed");
     let mut number = 0;
-    let mut still_here = |of: &Postbox, name: &str, others: &[&Postbox]| {
+    let mut still_here = |of: &UdpPeer, name: &str, others: &[&UdpPeer]| {
         number += 1;
         let said = text(number, story.word());
         of.say(&said);
@@ -474,11 +474,11 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
     let [ann, bob, eve] = server.enter_all(["ann", "bob", "eve"]);
     bob.when_pinged(Pinged::Text);
     eve.when_pinged(Pinged::Ping);
-    let sue = server.postbox("sue");
+    let sue = server.udp_peer("sue");
     sue.asks("sue");
 
     let yan = server.enter("yan", "ann, bob, eve, yan");
-    let zed = server.postbox("zed");
+    let zed = server.udp_peer("zed");
     zed.when_pinged(Pinged::Silent);
     let since = Instant::now();
     zed.joins("zed", "ann, bob, eve, yan, zed");
@@ -572,7 +572,7 @@ fn the_server_stops_loses_and_starts_as_it_is_told() {
     story.because("--loss throws away each datagram with that probability: neither every answer nor none comes");
     let server =
         story.serve(PROGRAM, &["serve", "127.0.0.1:0", "--heartbeat-ms", "60000", "--loss", "30"]);
-    let ann = server.postbox("ann");
+    let ann = server.udp_peer("ann");
     let answered: usize = (0..5).map(|_| ann.counts_pongs(40)).sum();
     // Outside of these a right program is less than once in 10^14 runs.
     if !(85..=185).contains(&answered) {
@@ -583,7 +583,7 @@ fn the_server_stops_loses_and_starts_as_it_is_told() {
 
     story.because("with --loss 100 nothing is sent, to nobody");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0", "--loss", "100"]);
-    let ann = server.postbox("ann");
+    let ann = server.udp_peer("ann");
     ann.say(&join("ann"));
     ann.say(&text(1, "hello"));
     for number in 1..=5 {
@@ -600,7 +600,7 @@ fn the_server_stops_loses_and_starts_as_it_is_told() {
 
 /// Stops the server. All who are here are told.
 #[track_caller]
-fn stops(server: &Program, how: &str, members: &[&Postbox]) {
+fn stops(server: &Program, how: &str, members: &[&UdpPeer]) {
     match how {
         "SIGTERM" if cfg!(unix) => server.terminate(),
         // Whoever runs the tests in the background may have it ignored.
@@ -652,7 +652,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
         by_hand: "nc -u -l 127.0.0.1 12345, then cargo run --example 08_udp_chat join ann; echo $?",
     });
     story.because("CHALLENGE asks whether the client receives at its address: it proves that by a JOIN with the cookie");
-    let fickle = Postbox::desk(&story, "127.0.0.1", "fay");
+    let fickle = UdpPeer::mock_server(&story, "127.0.0.1", "fay");
     let fay = story.joins(PROGRAM, "fay", &fickle.address().to_string());
     fickle.is_asked("fay");
     let cookies: Vec<String> = (1..=8).map(|i| format!("{}{i}", story.word())).collect();
@@ -671,12 +671,12 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     }
 
     story.because("the question may be lost, and the answer too: the client asks five times");
-    let silent = Postbox::desk(&story, "127.0.0.1", "ann");
+    let silent = UdpPeer::mock_server(&story, "127.0.0.1", "ann");
     let address = silent.address().to_string();
     let ann = story.joins(PROGRAM, "ann", &address);
 
     story.because("--loss 100 throws away all that the client would have sent");
-    let deaf = Postbox::desk(&story, "127.0.0.1", "dan");
+    let deaf = UdpPeer::mock_server(&story, "127.0.0.1", "dan");
     let arguments = ["join", "dan", &deaf.address().to_string(), "--loss", "100"];
     drop(story.run(PROGRAM, &arguments));
     if deaf.unread() > 0 {
@@ -713,7 +713,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     }
 
     story.because("only what comes from the server's own address and port is from the server; and after its CHALLENGE the client has a new question, and asks it up to five times too");
-    let forgetful = Postbox::desk(&story, "127.0.0.1", "bob");
+    let forgetful = UdpPeer::mock_server(&story, "127.0.0.1", "bob");
     let bob = story.joins(PROGRAM, "bob", &forgetful.address().to_string());
     for _ in 0..3 {
         forgetful.is_asked("bob");
@@ -738,7 +738,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     story.because(
         "a client whose name is refused has no place in the room: it shows the reason, and ends",
     );
-    let strict = Postbox::desk(&story, "127.0.0.1", "cat");
+    let strict = UdpPeer::mock_server(&story, "127.0.0.1", "cat");
     let cat = story.joins(PROGRAM, "cat", &strict.address().to_string());
     strict.is_asked("cat");
     strict.say(&message(CHALLENGE, "", &cookie));
@@ -749,7 +749,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     cat.expect_exit(1);
     if has_ipv6() {
         story.because("an IPv6 address stands in brackets");
-        let six = Postbox::desk(&story, "::1", "eve");
+        let six = UdpPeer::mock_server(&story, "::1", "eve");
         let _eve = story.joins(PROGRAM, "eve", &six.address().to_string());
         six.is_asked("eve");
     }
@@ -763,7 +763,7 @@ fn what_comes_is_shown_and_what_is_missing_is_counted() {
         read: "lessons/08_udp_chat.md, \"Break it\"",
         by_hand: "cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30, and join it twice",
     });
-    let server = Postbox::desk(&story, "127.0.0.1", "ann");
+    let server = UdpPeer::mock_server(&story, "127.0.0.1", "ann");
     let client = story.joins(PROGRAM, "ann", &server.address().to_string());
     server.admits("ann", "alice, ann");
     client.screen.expect_line("* welcome, ann (here: alice, ann)");
@@ -873,7 +873,7 @@ fn what_is_typed_is_numbered_and_the_end_is_told() {
         read: "lessons/08_udp_chat.md, \"The code\"",
         by_hand: "cargo run --example 08_udp_chat serve, join it in two more terminals; type /quit in one",
     });
-    let server = Postbox::desk(&story, "127.0.0.1", "ann");
+    let server = UdpPeer::mock_server(&story, "127.0.0.1", "ann");
     let client = story.joins(PROGRAM, "ann", &server.address().to_string());
     server.admits("ann", "ann");
     client.screen.expect_line("* welcome, ann (here: ann)");
@@ -916,7 +916,7 @@ fn what_is_typed_is_numbered_and_the_end_is_told() {
     client.screen.expect_end();
     client.expect_exit(0);
 
-    let server = Postbox::desk(&story, "127.0.0.1", "bob");
+    let server = UdpPeer::mock_server(&story, "127.0.0.1", "bob");
     let client = story.joins(PROGRAM, "bob", &server.address().to_string());
     story.because("before WELCOME the client is nobody, and what it says is answered with `join first` at best: what is typed so early waits");
     client.types("early\n");

@@ -22,7 +22,7 @@ use lab::secure::{
     make_certificates, mode, no_tls, open_to_all, started_by, still_running, work,
 };
 use lab::websocket::{GOODBYES, KEYS, Socket, UPGRADE};
-use lab::{Desk, Peer, Program, Rule, Story};
+use lab::{MockServer, Peer, Program, Rule, Story};
 use lab::{has_ipv6, patience, readable};
 use std::fs;
 use std::io::Write;
@@ -628,12 +628,12 @@ fn join_asks_for_the_password_and_sends_it_in_login_alone() {
         by_hand: "cargo run --example 10_secure_chat join ann, with the right password and with a wrong one",
     });
     let folder = Folder::new();
-    let desk = Desk::open(&story, "127.0.0.1:0");
-    let client = starts(&story, "eve", &[&desk.address]);
+    let mock_server = MockServer::open(&story, "127.0.0.1:0");
+    let client = starts(&story, "eve", &[&mock_server.address]);
     let word = story.word();
     client.types(&format!("{}\nfirst {word}\n", EVE.password));
     story.because("with the first line of its input it has all that it needs: it connects");
-    let server = desk.visited();
+    let server = mock_server.visited();
     gets_login(&story, &server, &EVE);
     server.say(&ping(1));
     story.because(
@@ -661,11 +661,11 @@ fn join_asks_for_the_password_and_sends_it_in_login_alone() {
     );
     has_no_password(&story, "client --> standard error", &client.warnings(), &[&EVE]);
 
-    let client = starts(&story, "bob", &[&desk.address]);
+    let client = starts(&story, "bob", &[&mock_server.address]);
     // As Windows types it.
     client.types(&format!("{}\r\n", BOB.password));
     story.because("with the first line of its input it has all that it needs: it connects");
-    let server = desk.visited();
+    let server = mock_server.visited();
     gets_login(&story, &server, &BOB);
     story.because(
         "an ERROR before WELCOME is the end: it is shown, and the exit status says it too",
@@ -679,7 +679,7 @@ fn join_asks_for_the_password_and_sends_it_in_login_alone() {
     );
     has_no_password(&story, "client --> standard error", &client.warnings(), &[&BOB]);
 
-    let client = starts(&story, "ann", &[&desk.address]);
+    let client = starts(&story, "ann", &[&mock_server.address]);
     story.because("without a password there is nothing to say: exit status 1, and not an empty password, which would be a failure of that name");
     client.ends_input();
     client.expect_exit(1);
@@ -858,9 +858,9 @@ fn join_believes_a_certificate_only_if_everything_is_right() {
     let folder = Folder::new();
     make_certificates(&folder);
     let ca = folder.path("ca.pem");
-    let mut desk = Desk::open(&story, "127.0.0.1:0");
-    desk.awaited = "a connection through TLS, to the server behind it".into();
-    let front = Front::open(&folder, "server", &desk.address);
+    let mut mock_server = MockServer::open(&story, "127.0.0.1:0");
+    mock_server.awaited = "a connection through TLS, to the server behind it".into();
+    let front = Front::open(&folder, "server", &mock_server.address);
     let mut prompt = String::new();
     for host in ["127.0.0.1", "localhost"] {
         let address = format!("{host}:{}", front.address.port());
@@ -868,7 +868,7 @@ fn join_believes_a_certificate_only_if_everything_is_right() {
         prompt = client.warned_so_far();
         client.types(&format!("{}\nhello\n", ANN.password));
         story.because(format!("the certificate is for localhost and 127.0.0.1, of today, and signed by the authority in ca.pem: {host} is the right server"));
-        let server = desk.visited();
+        let server = mock_server.visited();
         gets_login(&story, &server, &ANN);
         story.because("behind TLS it is the same chat as without: what is typed goes out, what comes is shown");
         server.say(&welcome("ann", "ann").at(now()));

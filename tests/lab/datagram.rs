@@ -32,7 +32,7 @@ pub enum Pinged {
     /// Answers with a PING of its own, a sign of life like any other, and does
     /// not hear PONGs.
     Ping,
-    /// Answers with a TEXT, which no postbox hears.
+    /// Answers with a TEXT, which no UDP peer receives.
     Text,
     /// Says nothing.
     Silent,
@@ -71,7 +71,7 @@ impl Inbox {
 
 /// Somebody with a UDP socket. A thread of its own reads it all the time, and
 /// answers PINGs: no buffer runs over, and nobody waits for the test.
-pub struct Postbox {
+pub struct UdpPeer {
     story: Rc<Story>,
     me: String,
     other: String,
@@ -87,8 +87,8 @@ pub struct Postbox {
     asked: RefCell<Vec<Message>>,
 }
 
-impl Postbox {
-    fn open(story: &Rc<Story>, me: &str, other: &str, at: SocketAddr) -> Option<Postbox> {
+impl UdpPeer {
+    fn open(story: &Rc<Story>, me: &str, other: &str, at: SocketAddr) -> Option<UdpPeer> {
         let socket = Arc::new(UdpSocket::bind(at).ok()?);
         let address = socket.local_addr().unwrap();
         let inbox = Arc::<Inbox>::default();
@@ -96,7 +96,7 @@ impl Postbox {
             let (socket, inbox) = (Arc::clone(&socket), Arc::clone(&inbox));
             move || read(&socket, &inbox)
         });
-        Some(Postbox {
+        Some(UdpPeer {
             story: Rc::clone(story),
             me: me.to_string(),
             other: other.to_string(),
@@ -111,17 +111,17 @@ impl Postbox {
     }
 
     /// Where the test is the server, for the client of `name`.
-    pub fn desk(story: &Rc<Story>, host: &str, name: &str) -> Postbox {
+    pub fn mock_server(story: &Rc<Story>, host: &str, name: &str) -> UdpPeer {
         let at = SocketAddr::new(host.parse().unwrap(), 0);
-        let mut desk = Postbox::open(story, "server", name, at).unwrap();
-        desk.serves = true;
-        desk
+        let mut mock_server = UdpPeer::open(story, "server", name, at).unwrap();
+        mock_server.serves = true;
+        mock_server
     }
 
     /// Somebody else who writes to the same program.
-    pub fn stranger(&self, me: &str) -> Postbox {
+    pub fn stranger(&self, me: &str) -> UdpPeer {
         let at = SocketAddr::new(self.address.ip(), 0);
-        let stranger = Postbox::open(&self.story, me, &self.other, at).unwrap();
+        let stranger = UdpPeer::open(&self.story, me, &self.other, at).unwrap();
         stranger.inbox.state().to = self.inbox.state().to;
         stranger
     }
@@ -486,7 +486,7 @@ impl Postbox {
     }
 }
 
-impl Drop for Postbox {
+impl Drop for UdpPeer {
     fn drop(&mut self) {
         // The reader wakes up, and with it the last hold on the socket is gone.
         self.inbox.state().over = true;
@@ -499,7 +499,7 @@ impl Drop for Postbox {
     }
 }
 
-/// Collects what comes, until the postbox is closed.
+/// Collects what comes, until the UDP peer is closed.
 fn read(socket: &UdpSocket, inbox: &Inbox) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -541,37 +541,37 @@ fn read(socket: &UdpSocket, inbox: &Inbox) {
 
 impl Program {
     /// Somebody who is about to write to this server.
-    pub fn postbox(&self, name: &str) -> Postbox {
+    pub fn udp_peer(&self, name: &str) -> UdpPeer {
         let at = SocketAddr::new(self.address.ip(), 0);
         self.postbox_at(name, at).unwrap()
     }
 
     /// The same, from this address, if the machine has it and it is free.
-    pub fn postbox_at(&self, name: &str, at: SocketAddr) -> Option<Postbox> {
-        let postbox = Postbox::open(&self.story, name, "server", at)?;
-        postbox.inbox.state().to = Some(self.address);
-        Some(postbox)
+    pub fn postbox_at(&self, name: &str, at: SocketAddr) -> Option<UdpPeer> {
+        let udp_peer = UdpPeer::open(&self.story, name, "server", at)?;
+        udp_peer.inbox.state().to = Some(self.address);
+        Some(udp_peer)
     }
 
     /// Joins this room of datagrams under `name`, where then these are `here`.
     #[track_caller]
-    pub fn enter(&self, name: &str, here: &str) -> Postbox {
-        let postbox = self.postbox(name);
-        postbox.joins(name, here);
-        postbox
+    pub fn enter(&self, name: &str, here: &str) -> UdpPeer {
+        let udp_peer = self.udp_peer(name);
+        udp_peer.joins(name, here);
+        udp_peer
     }
 
     /// Fills an empty room: each has heard that the others joined. Names in the
     /// order of their bytes, please.
     #[track_caller]
-    pub fn enter_all<const N: usize>(&self, names: [&str; N]) -> [Postbox; N] {
-        let mut all: Vec<Postbox> = Vec::new();
+    pub fn enter_all<const N: usize>(&self, names: [&str; N]) -> [UdpPeer; N] {
+        let mut all: Vec<UdpPeer> = Vec::new();
         for (i, name) in names.iter().enumerate() {
-            let postbox = self.enter(name, &names[..=i].join(", "));
+            let udp_peer = self.enter(name, &names[..=i].join(", "));
             for other in &all {
                 other.gets(&join(name));
             }
-            all.push(postbox);
+            all.push(udp_peer);
         }
         all.try_into().unwrap_or_else(|_| unreachable!())
     }

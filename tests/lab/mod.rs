@@ -35,9 +35,9 @@ mod system;
 mod talk;
 pub mod websocket;
 
-pub use datagram::{BODY_BYTES, Pinged, Postbox, another_loopback, emptied};
+pub use datagram::{BODY_BYTES, Pinged, UdpPeer, another_loopback, emptied};
 pub use feed::{End, Feed, Next};
-pub use peer::{Desk, Peer, client_arguments, gather, join};
+pub use peer::{MockServer, Peer, client_arguments, gather, join};
 pub use program::{Program, example, readable};
 #[cfg(target_os = "linux")]
 pub use stage::Stage;

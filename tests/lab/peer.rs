@@ -4,7 +4,7 @@ use super::feed::{End, Feed, Next};
 use super::message::Message;
 use super::program::Program;
 use super::story::{Story, quote};
-use super::talk::Mouth;
+use super::talk::Sender;
 use super::{patience, system};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -13,12 +13,12 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// What somebody hears: a peer from a server, a person from a screen.
-pub struct Ear {
+pub struct Receiver {
     pub(super) story: Rc<Story>,
     /// `server --> ann`.
     pub(super) who: String,
@@ -35,10 +35,10 @@ pub struct Ear {
     pub(super) name: RefCell<Vec<u8>>,
 }
 
-impl Ear {
-    pub fn new(story: &Rc<Story>, who: String, feed: Feed) -> Ear {
+impl Receiver {
+    pub fn new(story: &Rc<Story>, who: String, feed: Feed) -> Receiver {
         let story = Rc::clone(story);
-        Ear {
+        Receiver {
             story,
             who,
             feed,
@@ -202,7 +202,7 @@ impl Ear {
     }
 
     /// Reads to the end of the stream. Nothing more may come but notices that
-    /// were not heard yet: everything else was not meant for this ear.
+    /// were not heard yet: everything else was not meant for this receiver.
     #[track_caller]
     pub fn expect_nothing_more(&self) {
         self.nothing_more(true);
@@ -286,18 +286,18 @@ pub(super) fn silence(rest: &[u8]) -> String {
 /// The other side of one connection. It reads all the time, in a thread of its
 /// own: nobody ever waits for it.
 pub struct Peer {
-    ear: Ear,
+    receiving: Receiver,
     me: String,
     other: &'static str,
     pub stream: TcpStream,
-    mouth: Arc<Mouth>,
+    sending: Arc<Sender>,
 }
 
 impl Deref for Peer {
-    type Target = Ear;
+    type Target = Receiver;
 
-    fn deref(&self) -> &Ear {
-        &self.ear
+    fn deref(&self) -> &Receiver {
+        &self.receiving
     }
 }
 
@@ -312,15 +312,15 @@ impl Peer {
         me: &str,
         other: &'static str,
         stream: TcpStream,
-        feed: impl FnOnce(TcpStream, Arc<Mouth>) -> Feed,
+        feed: impl FnOnce(TcpStream, Arc<Sender>) -> Feed,
     ) -> Peer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(None).unwrap();
         stream.set_write_timeout(Some(patience())).unwrap();
-        let mouth = Arc::new(Mouth::new(stream.try_clone().unwrap()));
-        let feed = feed(stream.try_clone().unwrap(), Arc::clone(&mouth));
-        let ear = Ear::new(story, format!("{other} --> {me}"), feed);
-        Peer { ear, me: me.to_string(), other, stream, mouth }
+        let sending = Arc::new(Sender::new(stream.try_clone().unwrap()));
+        let feed = feed(stream.try_clone().unwrap(), Arc::clone(&sending));
+        let receiving = Receiver::new(story, format!("{other} --> {me}"), feed);
+        Peer { receiving, me: me.to_string(), other, stream, sending }
     }
 
     /// Sends bytes, in one piece if they are few.
@@ -334,10 +334,10 @@ impl Peer {
     #[track_caller]
     pub fn sends(&self, what: impl Into<String>, bytes: &[u8]) {
         let who = format!("{} --> {}", self.me, self.other);
-        self.ear.story.step(&who, what);
-        if let Err(e) = self.mouth.send(bytes) {
+        self.receiving.story.step(&who, what);
+        if let Err(e) = self.sending.send(bytes) {
             let expected = format!("the {} takes what {} sends", self.other, self.me);
-            self.ear.story.fails(&who, &expected, &e.to_string());
+            self.receiving.story.fails(&who, &expected, &e.to_string());
         }
     }
 
@@ -352,7 +352,7 @@ impl Peer {
     /// Closes the sending half: there will be no more from here.
     pub fn close_sending(&self) {
         let who = format!("{} --> {}", self.me, self.other);
-        self.ear.story.step(who, "end of stream");
+        self.receiving.story.step(who, "end of stream");
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
@@ -361,7 +361,7 @@ impl Peer {
     #[track_caller]
     pub fn leave(&self) {
         self.close_sending();
-        self.ear.nothing_more(false);
+        self.receiving.nothing_more(false);
     }
 }
 
@@ -373,16 +373,16 @@ impl Drop for Peer {
 }
 
 /// Where the test is the server of a client.
-pub struct Desk {
+pub struct MockServer {
     pub(super) story: Rc<Story>,
     pub address: String,
     /// What is told where nobody comes.
     pub awaited: String,
-    accepted: Receiver<TcpStream>,
+    accepted: mpsc::Receiver<TcpStream>,
 }
 
-impl Desk {
-    pub fn open(story: &Rc<Story>, address: &str) -> Desk {
+impl MockServer {
+    pub fn open(story: &Rc<Story>, address: &str) -> MockServer {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (send, accepted) = mpsc::channel();
@@ -394,7 +394,7 @@ impl Desk {
             }
         });
         let awaited = format!("a connection to {address}");
-        Desk { story: Rc::clone(story), address, awaited, accepted }
+        MockServer { story: Rc::clone(story), address, awaited, accepted }
     }
 
     /// Waits for the client to connect.
@@ -452,15 +452,15 @@ pub fn client_arguments(story: &Rc<Story>, program: &str) {
     story.usual_arguments(program);
     story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
 
-    let named = Desk::open(story, "127.0.0.1:0");
-    let mut desks = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
+    let named = MockServer::open(story, "127.0.0.1:0");
+    let mut mock_servers = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
     if system::has_ipv6() {
-        let six = Desk::open(story, "[::1]:0");
-        desks.push((six.address.clone(), six));
+        let six = MockServer::open(story, "[::1]:0");
+        mock_servers.push((six.address.clone(), six));
     }
-    for (address, desk) in desks {
+    for (address, mock_server) in mock_servers {
         let client = story.client(program, &address);
-        let server = desk.accept();
+        let server = mock_server.accept();
         client.ends_input();
         server.expect_end();
         server.send("only this\n");

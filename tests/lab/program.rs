@@ -5,7 +5,7 @@
 #![allow(clippy::result_large_err)]
 
 use super::feed::{Feed, Next};
-use super::peer::{Ear, Peer};
+use super::peer::{Peer, Receiver};
 use super::story::{Story, escape, quote};
 use super::{patience, system};
 use assert_cmd::assert::{Assert, AssertError};
@@ -16,7 +16,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::sync::{Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -31,7 +31,7 @@ pub struct Process {
     child: RefCell<Child>,
     /// To a thread that types: a program that does not read its input must not
     /// stop the test.
-    keyboard: RefCell<Option<Sender<Vec<u8>>>>,
+    keyboard: RefCell<Option<mpsc::Sender<Vec<u8>>>>,
     stdout: Feed,
     stderr: Feed,
     /// Whether it may end by itself.
@@ -45,7 +45,7 @@ pub struct Program {
     pub(super) story: Rc<Story>,
     process: Rc<Process>,
     /// What it prints on standard output.
-    pub screen: Ear,
+    pub screen: Receiver,
     /// Where a server listens.
     pub address: SocketAddr,
 }
@@ -120,7 +120,7 @@ impl Story {
         });
         self.watch(Rc::clone(&process));
         Program {
-            screen: Ear::new(self, format!("{role} --> screen"), stdout),
+            screen: Receiver::new(self, format!("{role} --> screen"), stdout),
             story: Rc::clone(self),
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -293,7 +293,11 @@ impl Program {
         Program {
             story: Rc::clone(&self.story),
             process: Rc::clone(&self.process),
-            screen: Ear::new(&self.story, self.screen.who.clone(), self.process.stdout.clone()),
+            screen: Receiver::new(
+                &self.story,
+                self.screen.who.clone(),
+                self.process.stdout.clone(),
+            ),
             address,
         }
     }
@@ -636,7 +640,7 @@ impl Drop for Process {
 }
 
 /// Types what comes through the channel, and ends the input when it is closed.
-fn keyboard(mut stdin: ChildStdin) -> Sender<Vec<u8>> {
+fn keyboard(mut stdin: ChildStdin) -> mpsc::Sender<Vec<u8>> {
     let (keyboard, typed) = mpsc::channel::<Vec<u8>>();
     thread::spawn(move || {
         for text in typed {

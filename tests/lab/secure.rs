@@ -7,7 +7,7 @@
 use super::feed::{Feed, Next};
 use super::message::{self, LOGIN, Message};
 use super::patience;
-use super::peer::Ear;
+use super::peer::Receiver;
 use super::program::Program;
 use super::story::Story;
 use super::system;
@@ -66,10 +66,10 @@ impl Account {
     }
 }
 
-impl Ear {
+impl Receiver {
     /// Waits longer than usual for what comes next: there is a password to be
     /// worked on, and that is slow on purpose.
-    pub fn in_time(&self) -> &Ear {
+    pub fn in_time(&self) -> &Receiver {
         self.feed.comes_within(patience() * 3);
         self
     }

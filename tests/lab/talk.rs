@@ -1,11 +1,11 @@
-//! Talking in messages: what the gradings from step 06 on need of ears and
+//! Talking in messages: what the gradings from step 06 on need of receivers and
 //! peers.
 
 use super::feed::{End, Feed, Next};
 use super::message::{self, ERROR, JOIN, LEAVE, Message, PING, PONG, TEXT, WELCOME};
 use super::message::{HEADER_BYTES, join, left, text, welcome};
 use super::patience;
-use super::peer::{Desk, Ear, Peer, silence, told};
+use super::peer::{MockServer, Peer, Receiver, silence, told};
 use super::program::Program;
 use super::story::{Story, quote};
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 /// What a peer sends through: the test's messages, and the answers to PINGs
 /// between them, never inside of one.
-pub struct Mouth {
+pub struct Sender {
     stream: TcpStream,
     /// What was sent of a message that is not finished yet.
     unfinished: Mutex<Vec<u8>>,
@@ -25,9 +25,9 @@ pub struct Mouth {
     answers: Mutex<Vec<u8>>,
 }
 
-impl Mouth {
-    pub fn new(stream: TcpStream) -> Mouth {
-        Mouth { stream, unfinished: Mutex::default(), answers: Mutex::default() }
+impl Sender {
+    pub fn new(stream: TcpStream) -> Sender {
+        Sender { stream, unfinished: Mutex::default(), answers: Mutex::default() }
     }
 
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
@@ -73,7 +73,7 @@ impl Mouth {
                 return;
             }
             let answers = std::mem::take(&mut *waiting());
-            // If the connection is over, its ear hears of it.
+            // If the connection is over, its receiver learns of it.
             let _ = (&self.stream).write_all(&answers);
         }
     }
@@ -82,7 +82,7 @@ impl Mouth {
 /// Reads from a connection, answers each PING at once, and passes on all else.
 pub struct Answering {
     stream: TcpStream,
-    mouth: Arc<Mouth>,
+    sending: Arc<Sender>,
     /// The header that is coming, and how much of it was passed on.
     header: Vec<u8>,
     passed: usize,
@@ -93,8 +93,8 @@ pub struct Answering {
 }
 
 impl Answering {
-    pub fn new(stream: TcpStream, mouth: Arc<Mouth>) -> Answering {
-        Answering { stream, mouth, header: Vec::new(), passed: 0, rest: 0, pinged: false }
+    pub fn new(stream: TcpStream, sending: Arc<Sender>) -> Answering {
+        Answering { stream, sending, header: Vec::new(), passed: 0, rest: 0, pinged: false }
     }
 
     /// What is left of `came` without PINGs. What may become one waits here.
@@ -130,7 +130,7 @@ impl Answering {
                 Ok(Some((message, _))) if lengths[0] <= 32 && lengths[1] <= 4096 => {
                     self.rest = lengths[0] + lengths[1];
                     if self.pinged {
-                        self.mouth.pong(&message);
+                        self.sending.pong(&message);
                     }
                 }
                 _ => {
@@ -164,7 +164,7 @@ impl Read for Answering {
     }
 }
 
-impl Ear {
+impl Receiver {
     /// The next message must be this one. Times are not compared, nor sequences
     /// where the contract has them 0.
     #[track_caller]
@@ -397,7 +397,7 @@ impl Ear {
     }
 
     /// Reads to the end of the stream. Nothing more may come but JOINs and LEAVEs
-    /// that were not heard yet: all else was not meant for this ear.
+    /// that were not heard yet: all else was not meant for this receiver.
     #[track_caller]
     pub fn gets_no_more(&self) {
         self.no_more(true);
@@ -468,7 +468,7 @@ fn about(message: &Message) -> Vec<u8> {
 }
 
 /// Who sends messages and hears them, whatever they are carried in.
-pub trait Talks: Deref<Target = Ear> {
+pub trait Talks: Deref<Target = Receiver> {
     /// Sends messages in one piece, told as `what`.
     fn sends_all(&self, what: String, messages: &[Message]);
 }
@@ -485,8 +485,8 @@ impl Peer {
     /// The same connection for one who talks in messages: PINGs are answered at
     /// once, whatever the test does, and not heard.
     pub fn answering(story: &Rc<Story>, me: &str, other: &'static str, stream: TcpStream) -> Peer {
-        Peer::with(story, me, other, stream, |stream, mouth| {
-            Feed::new(Answering::new(stream, mouth))
+        Peer::with(story, me, other, stream, |stream, sending| {
+            Feed::new(Answering::new(stream, sending))
         })
     }
 
@@ -561,7 +561,7 @@ impl Program {
 /// Fills an empty room: each has heard that the others joined. Names in the
 /// order of their bytes, please.
 #[track_caller]
-pub(super) fn fill<P: Deref<Target = Ear>, const N: usize>(
+pub(super) fn fill<P: Deref<Target = Receiver>, const N: usize>(
     names: [&str; N],
     let_in: impl Fn(&str, &str) -> P,
 ) -> [P; N] {
@@ -576,7 +576,7 @@ pub(super) fn fill<P: Deref<Target = Ear>, const N: usize>(
     all.try_into().unwrap_or_else(|_| unreachable!())
 }
 
-impl Desk {
+impl MockServer {
     /// Waits for a client that talks in messages.
     #[track_caller]
     pub fn visited(&self) -> Peer {
@@ -600,7 +600,7 @@ pub struct Chat<'a> {
     pub story: &'a Story,
     pub speaker: &'a dyn Talks,
     pub name: &'a str,
-    pub listener: &'a Ear,
+    pub listener: &'a Receiver,
     /// The sequence of the last message.
     pub last: u32,
     /// The bytes sent.
@@ -612,7 +612,7 @@ impl<'a> Chat<'a> {
         story: &'a Story,
         name: &'a str,
         speaker: &'a dyn Talks,
-        listener: &'a Ear,
+        listener: &'a Receiver,
     ) -> Chat<'a> {
         Chat { story, speaker, name, listener, last: 0, sent: 0 }
     }

@@ -4,7 +4,7 @@
 
 use super::feed::{End, Feed, Next};
 use super::message::{self, ERROR, JOIN, LEAVE, Message, join, welcome};
-use super::peer::{Ear, silence, told};
+use super::peer::{Receiver, silence, told};
 use super::program::Program;
 use super::story::{Story, escape, quote};
 use super::talk::{Talks, at_once, fill};
@@ -461,7 +461,7 @@ impl Line {
         if let Some(waiting) = &mut state.waiting {
             waiting.extend(frame);
         } else {
-            // If the connection is over, its ear hears of it.
+            // If the connection is over, its receiver learns of it.
             let reset = (&self.stream).write_all(&frame).is_err_and(|e| is_reset(&e));
             state.met_reset |= reset;
         }
@@ -640,7 +640,7 @@ impl Frames {
         if answers {
             self.line.answers(CLOSE, payload);
         }
-        // Its end is awaited by somebody else: for the ear it ends here.
+        // Its end is awaited by somebody else: for the receiver it ends here.
         let (mut stream, line) = (self.stream.try_clone()?, Arc::clone(&self.line));
         let mut behind = std::mem::take(&mut self.came).len();
         thread::spawn(move || {
@@ -685,7 +685,7 @@ fn told_close(code: u16) -> String {
 /// own, and answers pings and the server's close frame: nobody ever waits for
 /// the test.
 pub struct Socket {
-    ear: Ear,
+    receiving: Receiver,
     me: String,
     echo: bool,
     pub stream: TcpStream,
@@ -693,10 +693,10 @@ pub struct Socket {
 }
 
 impl Deref for Socket {
-    type Target = Ear;
+    type Target = Receiver;
 
-    fn deref(&self) -> &Ear {
-        &self.ear
+    fn deref(&self) -> &Receiver {
+        &self.receiving
     }
 }
 
@@ -727,8 +727,8 @@ impl Socket {
             begun: None,
             ready: VecDeque::new(),
         };
-        let ear = Ear::new(story, format!("server --> {me}"), Feed::new(frames));
-        Socket { ear, me: me.to_string(), echo, stream, line }
+        let receiving = Receiver::new(story, format!("server --> {me}"), Feed::new(frames));
+        Socket { receiving, me: me.to_string(), echo, stream, line }
     }
 
     fn who(&self) -> String {
@@ -737,7 +737,7 @@ impl Socket {
 
     /// From now on it answers neither pings nor the server's close frame.
     pub fn falls_silent(&self) {
-        self.ear.story.step(&self.me, "answers no ping and no close frame");
+        self.receiving.story.step(&self.me, "answers no ping and no close frame");
         self.line.state().silent = true;
     }
 
@@ -771,7 +771,7 @@ impl Socket {
 
     #[track_caller]
     fn write(&self, what: impl Into<String>, bytes: &[u8], unfinished: bool) {
-        self.ear.story.step(self.who(), what);
+        self.receiving.story.step(self.who(), what);
         let mut state = self.line.state();
         let mut result = (&self.stream).write_all(bytes);
         if unfinished {
@@ -782,7 +782,7 @@ impl Socket {
         drop(state);
         if let Err(e) = result {
             let expected = format!("the server takes what {} sends", self.me);
-            self.ear.story.fails(&self.who(), &expected, &e.to_string());
+            self.receiving.story.fails(&self.who(), &expected, &e.to_string());
         }
     }
 
@@ -824,7 +824,7 @@ impl Socket {
 
     /// Closes the sending half: there will be no more from here.
     pub fn close_sending(&self) {
-        self.ear.story.step(self.who(), "end of stream");
+        self.receiving.story.step(self.who(), "end of stream");
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
@@ -843,15 +843,16 @@ impl Socket {
     pub fn gets_close(&self, codes: &[u16]) {
         let told_codes: Vec<String> = codes.iter().map(|code| told_close(*code)).collect();
         let expected = told_codes.join(" or ");
-        let (story, who) = (&self.ear.story, &self.ear.who);
+        let (story, who) = (&self.receiving.story, &self.receiving.who);
         let rest = loop {
-            let aside = self.ear.messages.borrow_mut().pop_front();
-            let came =
-                match aside.map_or_else(|| self.ear.feed.message(), |m| Next::Some(m.bytes())) {
-                    Next::Some(bytes) => bytes,
-                    Next::End(end, rest) => break told(&end, &rest),
-                    Next::Silence(rest) => break silence(&rest),
-                };
+            let aside = self.receiving.messages.borrow_mut().pop_front();
+            let came = match aside
+                .map_or_else(|| self.receiving.feed.message(), |m| Next::Some(m.bytes()))
+            {
+                Next::Some(bytes) => bytes,
+                Next::End(end, rest) => break told(&end, &rest),
+                Next::Silence(rest) => break silence(&rest),
+            };
             let Ok(Some((came, _))) = Message::parse(&came) else {
                 // Of an echo: behind opcode and length.
                 let payload = came.get(9..).filter(|_| self.echo).unwrap_or(&came);
@@ -889,7 +890,7 @@ impl Socket {
     /// The connection must end. How, is free: with a reset too.
     #[track_caller]
     pub fn ends(&self, why: &str) {
-        let (story, who) = (&self.ear.story, &self.ear.who);
+        let (story, who) = (&self.receiving.story, &self.receiving.who);
         if self.line.wait(|state| state.ended).is_none() {
             let expected = format!("the end of the connection, {why}");
             story.fails(who, &expected, "nothing more, and no end");
@@ -900,7 +901,7 @@ impl Socket {
     /// The next pong must be this one.
     #[track_caller]
     pub fn gets_pong(&self, payload: &[u8]) {
-        let (story, who) = (&self.ear.story, &self.ear.who);
+        let (story, who) = (&self.receiving.story, &self.receiving.who);
         let expected = format!("a pong with {}", quote(payload));
         let came = self.line.wait(|state| match state.pongs.pop_front() {
             None if state.over => Some(None),
@@ -914,7 +915,7 @@ impl Socket {
             }
             Some(None) => {
                 // What ended it stands behind what was not listened to.
-                let Next::End(end, _) = self.ear.feed.rest() else { unreachable!() };
+                let Next::End(end, _) = self.receiving.feed.rest() else { unreachable!() };
                 story.fails(who, &expected, &told(&end, b""))
             }
             None => story.fails(who, &expected, &silence(b"")),
@@ -930,7 +931,7 @@ impl Socket {
         });
         let Some(came) = came else {
             let expected = format!("a pong with {}", quote(payload));
-            self.ear.story.fails(&self.ear.who, &expected, &silence(b""));
+            self.receiving.story.fails(&self.receiving.who, &expected, &silence(b""));
         };
         came
     }
@@ -940,7 +941,7 @@ impl Socket {
     pub fn has_no_pong(&self) {
         if let Some(pong) = self.line.state().pongs.pop_front() {
             let received = format!("one more, with {}", quote(&pong));
-            self.ear.story.fails(&self.ear.who, "no more pongs than pings", &received);
+            self.receiving.story.fails(&self.receiving.who, "no more pongs than pings", &received);
         }
     }
 
@@ -952,7 +953,7 @@ impl Socket {
             state.pings_seen += usize::from(new);
             (new || state.over).then_some(new)
         });
-        let (story, who) = (&self.ear.story, &self.ear.who);
+        let (story, who) = (&self.receiving.story, &self.receiving.who);
         let Some(came) = came else {
             story.fails(who, "a ping", &silence(b""));
         };
@@ -966,7 +967,7 @@ impl Socket {
     #[track_caller]
     pub fn gets_ping(&self) {
         if !self.pinged() {
-            self.ear.story.fails(&self.ear.who, "a ping", "the end of the connection");
+            self.receiving.story.fails(&self.receiving.who, "a ping", "the end of the connection");
         }
     }
 
@@ -974,9 +975,9 @@ impl Socket {
     #[track_caller]
     pub fn gets_back(&self, first: u8, payload: &[u8]) {
         let kind = |opcode| if opcode == 1 { "text" } else { "binary" };
-        let (story, who) = (&self.ear.story, &self.ear.who);
+        let (story, who) = (&self.receiving.story, &self.receiving.who);
         let expected = format!("{} {}", kind(first & 0x0f), quote(payload));
-        let part = |count: usize| match self.ear.feed.bytes(count) {
+        let part = |count: usize| match self.receiving.feed.bytes(count) {
             Next::Some(bytes) => bytes,
             Next::End(end, _) => story.fails(who, &expected, &told(&end, b"")),
             Next::Silence(_) => story.fails(who, &expected, &silence(b"")),

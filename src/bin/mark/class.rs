@@ -150,10 +150,10 @@ impl Run<'_> {
         let Some(command) = submission.command(&grading.step) else {
             return Ok(Outcome::Absent);
         };
-        if let Some(build) = &command.build {
-            if let Err(said) = self.build(build, folder)? {
-                return Ok(Outcome::NotBuilt(said));
-            }
+        if let Some(build) = &command.build
+            && let Err(said) = self.build(build, folder)?
+        {
+            return Ok(Outcome::NotBuilt(said));
         }
         let lab = format!("{} {}", self.options.prefix, command.lab);
         grading.run(lab.trim(), &self.options.wrap, self.options.test_time, folder, self.marker)
