@@ -10,7 +10,7 @@ if [ "${INSTALL:-yes}" = yes ]; then
   apt-get update -q
   apt-get install -qy --no-install-recommends ca-certificates curl gcc g++ make libc6-dev \
     python3 default-jdk-headless nodejs golang-go openssl stunnel4 procps
-  # The distribution's Rust may be older than 1.85.
+  # The distribution's Rust may be older than 1.89.
   curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs | sh -s -- -y --profile minimal
 fi
 if [ -f "$HOME/.cargo/env" ]; then
