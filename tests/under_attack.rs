@@ -22,6 +22,7 @@ const ERROR: u8 = 4;
 const PING: u8 = 5;
 const PONG: u8 = 6;
 const WELCOME: u8 = 7;
+const LOGIN: u8 = 8;
 
 /// A server of the course, ended when it is dropped.
 struct Server {
@@ -47,6 +48,27 @@ impl Server {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         Client(stream)
+    }
+
+    /// Asks it to stop, and waits until it has. Its exit status.
+    fn stop(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let start = Instant::now();
+        // The end of its output comes when the process has ended.
+        let mut output = self.child.stdout.take().unwrap();
+        let ended = std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
+        while !ended.is_finished() {
+            assert!(start.elapsed() < DEADLINE, "the server does not stop");
+            std::thread::yield_now();
+        }
+        self.child.wait().unwrap().code()
+    }
+
+    /// The number of its threads: the entries of /proc/PID/task.
+    #[cfg(target_os = "linux")]
+    fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
     }
 
     /// The most memory that it has had so far, in KiB: `VmHWM` in proc(5).
@@ -178,4 +200,93 @@ fn a_client_refuses_a_name_that_does_not_fit_into_a_message() {
         assert_eq!(output.status.code(), Some(1), "{step}: {said}");
         assert!(said.contains("32 bytes") && said.lines().count() == 1, "{step}: {said}");
     }
+}
+
+/// A folder for one test, removed when it is dropped.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server of step 10 without accounts.
+fn server_with_logins(folder: &Folder) -> Server {
+    let file = folder.file("accounts.txt");
+    let arguments = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &file];
+    Server::start("10_secure_chat", &arguments)
+}
+
+#[test]
+fn logins_that_wait_do_not_hold_up_a_server_that_stops() {
+    let folder = Folder::new("logins-and-a-stop");
+    let server = server_with_logins(&folder);
+    let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(LOGIN, &format!("nobody-{number}"), "a wrong password");
+    }
+    // All of them would be more than a minute of work.
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn logins_whose_clients_have_gone_leave_no_thread() {
+    let folder = Folder::new("logins-of-the-gone");
+    let server = server_with_logins(&folder);
+    let start = Instant::now();
+    for number in 0..200 {
+        server.connect().send(LOGIN, &format!("nobody-{number}"), "a wrong password");
+    }
+    // All of them would be more than four minutes of work.
+    // Connections are accepted in order: after this one, all of them were.
+    let mut last = server.connect();
+    last.send(PING, "", "");
+    assert_eq!(last.receive().map(|(kind, _)| kind), Some(PONG));
+    drop(last);
+    // The server itself has five: main, keyboard, room, and two acceptors.
+    while server.threads() > 5 {
+        assert!(start.elapsed() < DEADLINE, "{} threads are left", server.threads());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn accounts_that_are_added_at_the_same_time_are_all_in_the_file() {
+    let folder = Folder::new("accounts-at-once");
+    let file = folder.file("accounts.txt");
+    let names = ["ann", "bob", "eve", "zed"];
+    let programs = names.map(|name| {
+        let mut program = Command::new(lab::example("10_secure_chat"))
+            .args(["adduser", name, "--accounts", &file])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        program.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
+        program
+    });
+    for program in programs {
+        let output = program.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    let accounts = std::fs::read_to_string(&file).unwrap();
+    let mut added: Vec<&str> = accounts.lines().filter_map(|line| line.split(' ').next()).collect();
+    added.sort_unstable();
+    assert_eq!(added, names);
 }

@@ -154,15 +154,19 @@ impl SendQueue {
     pub fn flush(&mut self, batch: &Batch) -> Result<(), TooSlow> {
         let start = self.cursor.unwrap_or(batch.end());
         self.cursor = self.cursor.and(Some(0));
-        if self.pending.is_empty() {
+        // The buffer is kept only for peers that need it in each round.
+        let mut pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
             return self.send(&batch.bytes[start..], || {
                 let shared = batch.shared.get_or_init(|| batch.bytes.as_slice().into());
                 (Arc::clone(shared), start)
             });
         }
-        let mut bytes = std::mem::take(&mut self.pending);
-        bytes.extend_from_slice(&batch.bytes[start..]);
-        self.send(&bytes, || (bytes.as_slice().into(), 0))
+        pending.extend_from_slice(&batch.bytes[start..]);
+        let sent = self.send(&pending, || (pending.as_slice().into(), 0));
+        pending.clear();
+        self.pending = pending;
+        sent
     }
 
     /// Sends `bytes`. What does not fit is kept as the end of a `part`.
