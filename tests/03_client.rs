@@ -253,7 +253,7 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
     let stream = mock_server.accept_stream();
     client.types("never read\n");
     // Closed with bytes unread: the system sends a reset.
-    let _ = stream.peek(&mut [0]);
+    lab::wait_for_bytes(&story, &stream);
     story.step("server --> client", "reset");
     drop(stream);
     client.screen.expect_end();

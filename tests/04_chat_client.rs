@@ -177,7 +177,7 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
     let client = story.client(PROGRAM, &mock_server.address);
     let stream = mock_server.accept_stream();
     client.types("never read\n");
-    let _ = stream.peek(&mut [0]);
+    lab::wait_for_bytes(&story, &stream);
     // The client waits for the server and for the keyboard now.
     client.settled();
     story.step("server --> client", "reset");

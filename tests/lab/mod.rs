@@ -42,7 +42,9 @@ pub use program::{Program, example, readable};
 #[cfg(target_os = "linux")]
 pub use stage::Stage;
 pub use story::{Rule, Story, escape, quote};
-pub use system::{accepted, drained, has_ipv6, ignores_interrupts, memory, refused, ways_to_stop};
+pub use system::{
+    accepted, drained, has_ipv6, ignores_interrupts, memory, refused, wait_for_bytes, ways_to_stop,
+};
 pub use talk::{Chat, Talks, ends, is_too_slow, leaves_late, never_reads, reads_late};
 
 use std::time::Duration;

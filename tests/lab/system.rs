@@ -2,9 +2,9 @@
 //! systems these fall back to a short pause: a test may miss a mistake there,
 //! but never fails a right program.
 
-use super::patience;
+use super::{Story, patience};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -122,4 +122,18 @@ pub fn ways_to_stop() -> Vec<&'static str> {
 /// Whether this machine has IPv6 on its loopback interface.
 pub fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
+}
+
+/// Waits until the other side has sent something on `stream`, which is left
+/// there, or until the connection is over. The test fails if neither comes.
+#[track_caller]
+pub fn wait_for_bytes(story: &Story, stream: &TcpStream) {
+    let before = stream.read_timeout().unwrap_or(None);
+    let _ = stream.set_read_timeout(Some(patience()));
+    let peeked = stream.peek(&mut [0]);
+    let _ = stream.set_read_timeout(before);
+    if peeked.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)) {
+        let silence = format!("nothing for {} s", patience().as_secs_f64());
+        story.fails("the program --> its peer", "at least one byte", &silence);
+    }
 }
