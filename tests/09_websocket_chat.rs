@@ -871,7 +871,7 @@ fn resets(story: &Story, server: &Program, others: [&Socket; 2]) {
         other.gets_next(&text(1, &word).by("zed"));
     }
     // Closed with the welcome unread: the system sends a reset.
-    lab::wait_for_bytes(&story, &zed);
+    lab::wait_for_bytes(story, &zed);
     story.step("zed --> server", "reset");
     drop(zed);
     for other in others {

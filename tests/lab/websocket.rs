@@ -316,6 +316,14 @@ fn read_head(story: &Rc<Story>, who: String, mut stream: &TcpStream) -> Answer {
     };
     let mut fields = Vec::new();
     for line in lines {
+        // A browser refuses an answer with a lone LF (Python's encodebytes adds one).
+        if line.contains(['\r', '\n']) {
+            story.fails(
+                &who,
+                "CR LF at the end of each line, and no other CR or LF",
+                &quote(line.as_bytes()),
+            );
+        }
         match line.split_once(':') {
             Some((name, value)) if !name.is_empty() && !name.contains([' ', '\t', '\n']) => {
                 fields.push((name.to_string(), value.trim().to_string()));

@@ -235,8 +235,7 @@ MISTAKES = {
         "text_end_not_checked": "Takes a text that ends inside a character.",
     },
 }
-# The grading lacks the checks for these.
-PENDING = ["accept_ends_with_lf"]
+PENDING = []
 offer(MISTAKES, pending=PENDING)
 
 PAGE = """<!DOCTYPE html>
