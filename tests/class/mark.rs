@@ -4,7 +4,7 @@
 //!
 //! It shares nothing with the tests but what they print. The tests are built
 //! once and then run as programs, so that nobody waits for cargo's lock. It is a
-//! binary of its own in `src/bin`, and not an example or a part of the library:
+//! binary of its own, and not an example or a part of the library:
 //! so `cargo run --example ...` never compiles it.
 
 #[cfg(unix)]
