@@ -190,7 +190,6 @@ impl LoginOrder {
     }
 
     /// How many attempts wait.
-    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
