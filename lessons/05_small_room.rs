@@ -28,11 +28,12 @@ fn room(inbox: &Receiver<Event>, events: &SyncSender<Event>) {
     let mut last_id = 0;
     for event in inbox {
         match event {
-            Event::Connected(stream) => {
+            Event::Connected(mut stream) => {
                 let Ok(reading) = stream.try_clone() else { continue };
                 last_id += 1;
                 let (id, events) = (last_id, events.clone());
                 thread::spawn(move || read_loop(id, reading, &events));
+                let _ = stream.write_all(format!("* welcome, guest-{id}\n").as_bytes());
                 guests.insert(id, stream);
                 tell_others(&guests, id, &format!("* guest-{id} joined\n"));
             }
