@@ -8,7 +8,7 @@
 //! | `LAB_PATIENCE` | multiplies every deadline, for a slow machine (1) |
 //! | `LAB_SEED` | repeats a run with the random words of an earlier one |
 //!
-//! `story` knows what has happened and tells it when a test fails; `feed`
+//! `cleanup` ends tests that take too long, and all programs; `story` knows what has happened and tells it when a test fails; `feed`
 //! collects what arrives; `program` starts and ends programs; `peer` is the
 //! other side of their connections, and `talk` lets them talk in messages;
 //! `datagram` is the other side where there are no connections; `message` knows
@@ -21,6 +21,7 @@
 // A test that can't go on fails, here and now.
 #![allow(clippy::unwrap_used)]
 
+mod cleanup;
 mod datagram;
 mod feed;
 pub mod message;
@@ -50,10 +51,17 @@ pub use talk::{Chat, Talks, ends, is_too_slow, leaves_late, never_reads, reads_l
 use std::time::Duration;
 
 /// How long nothing may happen where something must. A right program never
-/// meets it: whatever arrives starts it anew.
+/// meets it: whatever arrives starts it anew. Never more than what is left of
+/// the time for the whole test.
 pub fn patience() -> Duration {
-    let times = std::env::var("LAB_PATIENCE").ok().and_then(|n| n.parse().ok());
-    Duration::from_secs(10).mul_f64(times.unwrap_or(1.0))
+    let time = Duration::from_secs(10).mul_f64(patience_factor());
+    time.min(cleanup::time_left()).max(Duration::from_millis(1))
+}
+
+/// What `LAB_PATIENCE` says.
+fn patience_factor() -> f64 {
+    let factor = std::env::var("LAB_PATIENCE").ok().and_then(|n| n.parse().ok());
+    factor.filter(|f: &f64| f.is_finite() && *f > 0.0).unwrap_or(1.0).min(1000.0)
 }
 
 /// A tool is missing: told here, and an error where everything must be there.

@@ -272,7 +272,7 @@ fn subject(line: &str) -> &str {
 pub(super) fn told(end: &End, rest: &[u8]) -> String {
     let end = match end {
         End::Closed => "the end of the stream",
-        End::Failed(why) => why,
+        End::Failed(why) | End::Flooded(why) => why,
     };
     if rest.is_empty() { end.to_string() } else { format!("{}, then {end}", quote(rest)) }
 }

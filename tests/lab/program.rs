@@ -4,22 +4,23 @@
 // The error of `assert_cmd` is large, and only used to tell it.
 #![allow(clippy::result_large_err)]
 
+use super::cleanup::{self, MARK};
 use super::feed::{Feed, Next};
 use super::peer::{Peer, Receiver};
 use super::story::{Story, escape, quote};
 use super::{patience, system};
-use assert_cmd::assert::{Assert, AssertError};
+use assert_cmd::assert::{Assert, AssertError, OutputAssertExt};
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then";
 const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
@@ -28,7 +29,10 @@ const NOT_STARTED: &str = "the program has ended before it listened, and what it
 pub struct Process {
     /// `server` or `client`, for the report.
     role: &'static str,
-    child: RefCell<Child>,
+    child: Arc<Mutex<Child>>,
+    pid: u32,
+    /// Its mark, which all the programs have that it starts.
+    mark: String,
     /// To a thread that types: a program that does not read its input must not
     /// stop the test.
     keyboard: RefCell<Option<mpsc::Sender<Vec<u8>>>>,
@@ -103,28 +107,46 @@ impl Story {
     }
 
     fn start(self: &Rc<Story>, role: &'static str, name: &str, args: &[&str]) -> Program {
-        let mut command = command(name, args);
         let program = lab().unwrap_or(name.to_string());
         self.step("you start", format!("{program} {}", args.join(" ")));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        let stdout = Feed::new(child.stdout.take().unwrap());
-        let process = Rc::new(Process {
-            role,
-            keyboard: RefCell::new(child.stdin.take().map(keyboard)),
-            stderr: Feed::new(child.stderr.take().unwrap()),
-            child: RefCell::new(child),
-            stdout: stdout.clone(),
-            may_end: Cell::new(false),
-            seen_off: Cell::new(false),
-        });
+        let process = self.spawn(role, name, args);
         self.watch(Rc::clone(&process));
         Program {
-            screen: Receiver::new(self, format!("{role} --> screen"), stdout),
+            screen: Receiver::new(self, format!("{role} --> screen"), process.stdout.clone()),
             story: Rc::clone(self),
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
+    }
+
+    fn spawn(&self, role: &'static str, name: &str, args: &[&str]) -> Rc<Process> {
+        let mut command = command(name, args);
+        let mark = self.mark();
+        command.env(MARK, &mark);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        if lab().is_some() {
+            cleanup::started(&mark, child.id());
+        }
+        let stdout = Feed::of_output(child.stdout.take().unwrap());
+        let stderr = Feed::of_output(child.stderr.take().unwrap());
+        let (pid, keyboard) = (child.id(), child.stdin.take().map(keyboard));
+        let child = Arc::new(Mutex::new(child));
+        thread::spawn({
+            let (child, stdout, stderr) = (Arc::clone(&child), stdout.clone(), stderr.clone());
+            move || see_to_its_end(&child, &[stdout, stderr])
+        });
+        Rc::new(Process {
+            role,
+            keyboard: RefCell::new(keyboard),
+            stderr,
+            child,
+            pid,
+            mark,
+            stdout,
+            may_end: Cell::new(false),
+            seen_off: Cell::new(false),
+        })
     }
 
     /// What every program does with its arguments, as step 01 has it in full.
@@ -187,17 +209,25 @@ impl Story {
         if !typed.is_empty() {
             self.step("keyboard --> program", quote(typed.as_bytes()));
         }
-        let mut command = assert_cmd::Command::from_std(command(name, args));
-        command.write_stdin(typed);
-        let (limit, started) = (patience() * 3, Instant::now());
-        let assert = command.timeout(limit).assert();
-        let still_ran = (started.elapsed() >= limit).then(|| {
+        let process = self.spawn("program", name, args);
+        if let Some(keyboard) = process.keyboard.take() {
+            // It may end without having read it.
+            let _ = keyboard.send(typed.as_bytes().to_vec());
+        }
+        let still_ran = process.runs_on().map(|seconds| {
             let asks = args.first().is_some_and(|a| ["join", "adduser", "certs"].contains(a));
             let hint = ": does it wait for the keyboard, and not for its standard input?";
             let hint = if asks { hint } else { "" };
-            format!("still running after {} s (the test ended it){hint}", limit.as_secs_f64())
+            format!("still running after {} s (the test ended it){hint}", seconds.as_secs())
         });
-        Ended { story: Rc::clone(self), assert, still_ran }
+        process.kill();
+        let status = process.status().unwrap_or_default();
+        let all = |feed: &Feed| {
+            let (Next::Some(all) | Next::End(_, all) | Next::Silence(all)) = feed.rest();
+            all
+        };
+        let output = Output { status, stdout: all(&process.stdout), stderr: all(&process.stderr) };
+        Ended { story: Rc::clone(self), assert: output.assert(), still_ran }
     }
 }
 
@@ -427,7 +457,7 @@ impl Program {
     /// person.
     #[track_caller]
     pub fn expect_a_warning(&self, before: usize, about: &str) {
-        let said = || self.process.stderr.so_far()[before..].to_vec();
+        let said = || self.process.stderr.so_far().split_off(before);
         system::poll(|| said().ends_with(b"\n"));
         if said().trim_ascii().is_empty() || traced(&String::from_utf8_lossy(&said())) {
             let who = format!("{} --> standard error", self.process.role);
@@ -468,7 +498,7 @@ impl Program {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.child.borrow().id()
+        self.process.pid
     }
 
     /// Stops it in the middle of whatever it does, until [`thaw`](Self::thaw).
@@ -551,14 +581,39 @@ impl Coming {
 }
 
 impl Process {
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> Option<ExitStatus> {
-        self.child.borrow_mut().try_wait().ok().flatten()
+        self.child().try_wait().ok().flatten()
+    }
+
+    /// Waits until it has ended. If it does not, says how long that took.
+    fn runs_on(&self) -> Option<Duration> {
+        let started = Instant::now();
+        let limit = patience() * 3;
+        let mut listens = None;
+        loop {
+            if self.status().is_some() {
+                return None;
+            }
+            // A server that listens does not end any more.
+            if self.stdout.so_far().starts_with(b"listening on ") {
+                listens.get_or_insert_with(Instant::now);
+            }
+            let serves = listens.is_some_and(|since| since.elapsed() > patience() / 5);
+            if serves || started.elapsed() > limit || cleanup::time_left().is_zero() {
+                return Some(started.elapsed());
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
     /// Sends a signal, on systems that have them.
     fn signal(&self, signal: &str) {
         if cfg!(unix) {
-            let pid = self.child.borrow().id();
+            let pid = self.pid;
             // A command in LAB leads a process group (see `command`).
             let target = if lab().is_some() { format!("-{pid}") } else { pid.to_string() };
             let mut kill = Command::new("kill");
@@ -570,7 +625,7 @@ impl Process {
 
     /// Sends a signal to the program alone.
     fn signal_only(&self, signal: &str) {
-        let pid = self.child.borrow().id().to_string();
+        let pid = self.pid.to_string();
         let mut kill = Command::new("kill");
         let _ = kill.args([&format!("-{signal}"), "--", &pid]).stderr(Stdio::null()).status();
     }
@@ -580,13 +635,11 @@ impl Process {
         self.role == "client" && self.status().is_some()
     }
 
+    /// Ends it, and all that it has started.
     fn kill(&self) {
-        if lab().is_some() {
-            self.signal("KILL");
-        }
-        let mut child = self.child.borrow_mut();
-        let _ = child.kill();
-        let _ = child.wait();
+        let _ = self.child().kill();
+        cleanup::end_marked(&self.mark);
+        system::poll(|| self.status().is_some());
     }
 
     /// How it ended and what it said last, if there is anything to tell.
@@ -630,6 +683,24 @@ impl Process {
         if said.contains("panicked at") {
             story.fails(self.role, "no thread of it panics", "see below");
         }
+    }
+}
+
+/// Waits until a program has ended, and sees to it that its output ends, too: a
+/// process that it has left behind may hold it open.
+fn see_to_its_end(child: &Mutex<Child>, outputs: &[Feed]) {
+    let mut ended = None;
+    loop {
+        if ended.is_none() {
+            let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+            ended = child.try_wait().map_or(true, |status| status.is_some()).then(Instant::now);
+        }
+        // All are looked at, each time.
+        let open = |since| outputs.iter().filter(|o| !o.ends_with_its_program(since)).count();
+        if ended.is_some_and(|since| open(since) == 0) {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(5));
     }
 }
 
@@ -685,6 +756,14 @@ fn command(name: &str, args: &[&str]) -> Command {
         None => Command::new(example(name)),
     };
     command.args(args);
+    // How it is graded is no business of the program.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let is_ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_TARGET_TMP", "LAB"];
+        if name == "CARGO" || is_ours.iter().any(|start| name.starts_with(start)) {
+            command.env_remove(&*name);
+        }
+    }
     // Times are shown in UTC, wherever the program runs.
     command.env("TZ", "Asia/Kolkata");
     command

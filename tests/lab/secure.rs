@@ -292,7 +292,7 @@ impl Tunnel {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut child = stunnel(&conf, listener.accept().unwrap().0);
-        let said = Feed::new(child.stderr.take().unwrap());
+        let said = Feed::of_output(child.stderr.take().unwrap());
         let tunnel = Tunnel { child, stream };
         let what = format!("connects to {to} by TLS, with ca.pem and {who}");
         story.step("a client", &what);
@@ -344,7 +344,7 @@ impl Front {
             for stream in listener.incoming().flatten() {
                 let mut child = stunnel(&conf, stream);
                 // Nobody reads its log, but it must not wait for that.
-                drop(Feed::new(child.stderr.take().unwrap()));
+                drop(Feed::of_output(child.stderr.take().unwrap()));
                 all.lock().unwrap_or_else(PoisonError::into_inner).push(child);
             }
         });

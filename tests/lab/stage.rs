@@ -180,7 +180,7 @@ impl Stage {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let screen = Feed::new(child.stdout.take().unwrap());
+        let screen = Feed::of_output(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
         self.terminals.insert(number, Terminal { child, stdin, screen, asked: false });
     }

@@ -1,5 +1,6 @@
 //! What has happened in a test, told when it fails.
 
+use super::cleanup::{Watch, longest, time_left};
 use super::program::{Process, lab};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -40,11 +41,13 @@ pub struct Story {
     steps: RefCell<Vec<Step>>,
     programs: RefCell<Vec<Rc<Process>>>,
     random: Cell<u64>,
+    /// The last to be dropped: it watches until all programs are gone.
+    watch: Watch,
 }
 
 impl Story {
     pub fn new(rule: Rule) -> Rc<Story> {
-        // What failed is told by the story. Where in the harness, is no news.
+        // Other panics are mistakes of the harness: one line is enough.
         static HOOK: Once = Once::new();
         HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
         let name = std::thread::current().name().unwrap_or("").to_string();
@@ -57,6 +60,7 @@ impl Story {
             steps: RefCell::default(),
             programs: RefCell::default(),
             random: Cell::new(random),
+            watch: Watch::new(),
         })
     }
 
@@ -92,6 +96,11 @@ impl Story {
     /// Notes a step: `ann --> server`, and what was said.
     pub fn step(&self, who: impl Into<String>, what: impl Into<String>) {
         self.steps.borrow_mut().push(Step { who: who.into(), what: what.into() });
+    }
+
+    /// The mark of this test's next program.
+    pub fn mark(&self) -> String {
+        self.watch.mark()
     }
 
     pub fn watch(&self, program: Rc<Process>) {
@@ -169,6 +178,10 @@ impl Story {
         for program in self.programs.borrow().iter() {
             text.push_str(&program.last_words());
         }
+        if time_left().is_zero() {
+            let seconds = longest().as_secs();
+            self.because(format!("this test has taken {seconds} s, and that is the most that a test may take: its programs were ended. What it waited for is told above"));
+        }
         let _ = writeln!(text, "  why       {}", self.why.borrow());
         let _ = writeln!(text, "  read      {}", self.read.get());
         let (step, name) = (step_name(), std::thread::current().name().unwrap_or("").to_string());
@@ -183,7 +196,10 @@ impl Story {
             "  again     {set}LAB_SEED={} cargo test --test {step} {name}\n",
             seed()
         );
-        panic!("{text}")
+        // The report says all that there is to say. A panic would add where in
+        // the harness it was written, and that is no news.
+        eprintln!("{text}");
+        std::panic::resume_unwind(Box::new("the test has failed"))
     }
 }
 

@@ -2,6 +2,7 @@
 //! systems these fall back to a short pause: a test may miss a mistake there,
 //! but never fails a right program.
 
+use super::cleanup::time_left;
 use super::{Story, patience};
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 pub fn poll(mut done: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + patience();
     while !done() {
-        if Instant::now() > until {
+        if Instant::now() > until || time_left().is_zero() {
             return false;
         }
         thread::park_timeout(Duration::from_millis(1));
