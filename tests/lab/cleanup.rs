@@ -62,7 +62,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Watches one test until it is dropped.
-pub struct Watch(usize);
+pub struct Watch {
+    number: usize,
+    /// When the test must be over of which this is a part.
+    before: Option<Instant>,
+}
 
 impl Watch {
     /// Watches the test of this thread.
@@ -71,25 +75,27 @@ impl Watch {
         static WATCHER: Once = Once::new();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let deadline = Instant::now() + longest();
+        let before = DEADLINE.get();
+        let deadline = before.map_or(deadline, |before| before.min(deadline));
         DEADLINE.set(Some(deadline));
         let name = thread::current().name().unwrap_or("a test").to_string();
         lock(&TESTS).push(Test { number, name, deadline, ended: false });
         WATCHER.call_once(|| drop(thread::spawn(watch)));
-        Watch(number)
+        Watch { number, before }
     }
 
     /// The mark of the next program of this test.
     pub fn mark(&self) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         start_guard();
-        format!("{}{}-{}-", *RUN, self.0, NEXT.fetch_add(1, Ordering::Relaxed))
+        format!("{}{}-{}-", *RUN, self.number, NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        lock(&TESTS).retain(|test| test.number != self.0);
-        DEADLINE.set(None);
+        lock(&TESTS).retain(|test| test.number != self.number);
+        DEADLINE.set(self.before);
     }
 }
 

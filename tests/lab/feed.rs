@@ -175,6 +175,11 @@ impl Feed {
         self.state().waiting().to_vec()
     }
 
+    /// Whether more has come than is kept.
+    pub fn is_flooded(&self) -> bool {
+        self.state().lost > 0
+    }
+
     /// Whether the stream has ended, and nothing of it waits.
     pub fn is_over(&self) -> bool {
         let state = self.state();

@@ -9,7 +9,7 @@
 //! | `LAB_SEED` | repeats a run with the random words of an earlier one |
 //!
 //! `cleanup` ends tests that take too long, and all programs; `story` knows what has happened and tells it when a test fails; `feed`
-//! collects what arrives; `program` starts and ends programs; `peer` is the
+//! collects what arrives; `first` tries what most tests build on; `program` starts and ends programs; `peer` is the
 //! other side of their connections, and `talk` lets them talk in messages;
 //! `datagram` is the other side where there are no connections; `message` knows
 //! messages; `websocket` is the browser's side; `secure` has accounts and TLS;
@@ -24,6 +24,7 @@
 mod cleanup;
 mod datagram;
 mod feed;
+mod first;
 pub mod message;
 mod peer;
 mod program;

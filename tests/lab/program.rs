@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then";
+const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then. (Or the program is slow to start: build it first, and try LAB_PATIENCE=3.)";
 const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
 
 /// A running program. Killed when the test is over.
@@ -47,6 +47,8 @@ pub struct Process {
 /// A program in a story.
 pub struct Program {
     pub(super) story: Rc<Story>,
+    /// Which program of the course it is.
+    pub(super) step: String,
     process: Rc<Process>,
     /// What it prints on standard output.
     pub screen: Receiver,
@@ -58,8 +60,10 @@ impl Story {
     /// Starts a server and waits until it says where it listens.
     #[track_caller]
     pub fn serve(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        self.needs_server(name);
         let mut server = self.start("server", name, args);
-        let line = match server.process.stdout.line() {
+        // Some programs are slow to start.
+        let line = match server.process.stdout.line_within(patience() * 3 / 2) {
             Next::Some(line) => line,
             next => {
                 let (rest, why) = match next {
@@ -87,6 +91,7 @@ impl Story {
 
     /// Starts a client of `address`.
     pub fn client(self: &Rc<Story>, name: &str, address: &str) -> Program {
+        self.needs_client(name);
         let client = self.start("client", name, &[address]);
         client.process.may_end.set(true);
         client
@@ -94,6 +99,7 @@ impl Story {
 
     /// Starts a client that joins the room at `address` as `who`.
     pub fn joins(self: &Rc<Story>, name: &str, who: &str, address: &str) -> Program {
+        self.needs_client(name);
         let client = self.start("client", name, &["join", who, address]);
         client.process.may_end.set(true);
         client
@@ -101,6 +107,7 @@ impl Story {
 
     /// Starts a client with these arguments.
     pub fn client_with(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        self.needs_client(name);
         let client = self.start("client", name, args);
         client.process.may_end.set(true);
         client
@@ -114,6 +121,7 @@ impl Story {
         Program {
             screen: Receiver::new(self, format!("{role} --> screen"), process.stdout.clone()),
             story: Rc::clone(self),
+            step: name.to_string(),
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
@@ -322,6 +330,7 @@ impl Program {
     pub fn door(&self, address: SocketAddr) -> Program {
         Program {
             story: Rc::clone(&self.story),
+            step: self.step.clone(),
             process: Rc::clone(&self.process),
             screen: Receiver::new(
                 &self.story,
@@ -602,7 +611,7 @@ impl Process {
             if self.stdout.so_far().starts_with(b"listening on ") {
                 listens.get_or_insert_with(Instant::now);
             }
-            let serves = listens.is_some_and(|since| since.elapsed() > patience() / 5);
+            let serves = self.stdout.is_flooded() || listens.is_some_and(|since| since.elapsed() > patience() / 5);
             if serves || started.elapsed() > limit || cleanup::time_left().is_zero() {
                 return Some(started.elapsed());
             }

@@ -41,16 +41,38 @@ pub struct Story {
     steps: RefCell<Vec<Step>>,
     programs: RefCell<Vec<Rc<Process>>>,
     random: Cell<u64>,
+    /// The name of the test.
+    name: String,
+    /// Whether it only finds out if the others make sense.
+    is_trial: bool,
     /// The last to be dropped: it watches until all programs are gone.
     watch: Watch,
 }
 
+/// What a failure has to tell, but for the rule that was broken.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    /// What has happened, and what differs.
+    told: String,
+    why: String,
+    read: String,
+}
+
 impl Story {
     pub fn new(rule: Rule) -> Rc<Story> {
+        Story::of(rule, false)
+    }
+
+    /// One that fails without a word: what it has to tell is thrown.
+    pub fn of_trial(rule: Rule) -> Rc<Story> {
+        Story::of(rule, true)
+    }
+
+    fn of(rule: Rule, is_trial: bool) -> Rc<Story> {
         // Other panics are mistakes of the harness: one line is enough.
         static HOOK: Once = Once::new();
         HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
-        let name = std::thread::current().name().unwrap_or("").to_string();
+        let name = test_name();
         // Different words in each test of a run, the same in each replay.
         let random = name.bytes().fold(seed(), |mix, b| next_random(mix ^ u64::from(b)));
         Rc::new(Story {
@@ -60,6 +82,8 @@ impl Story {
             steps: RefCell::default(),
             programs: RefCell::default(),
             random: Cell::new(random),
+            name,
+            is_trial,
             watch: Watch::new(),
         })
     }
@@ -96,6 +120,16 @@ impl Story {
     /// Notes a step: `ann --> server`, and what was said.
     pub fn step(&self, who: impl Into<String>, what: impl Into<String>) {
         self.steps.borrow_mut().push(Step { who: who.into(), what: what.into() });
+    }
+
+    /// The name of the test.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this only finds out if the tests make sense.
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     /// The mark of this test's next program.
@@ -161,7 +195,7 @@ impl Story {
 
     #[track_caller]
     fn fail(&self, difference: &str) -> ! {
-        let mut text = format!("\n\n  rule      {}\n", self.rule.rule);
+        let mut text = String::new();
         let steps = shortened(&self.steps.borrow());
         let hidden = steps.len().saturating_sub(LAST_STEPS);
         let mut label = "so far";
@@ -182,23 +216,47 @@ impl Story {
             let seconds = longest().as_secs();
             self.because(format!("this test has taken {seconds} s, and that is the most that a test may take: its programs were ended. What it waited for is told above"));
         }
-        let _ = writeln!(text, "  why       {}", self.why.borrow());
-        let _ = writeln!(text, "  read      {}", self.read.get());
-        let (step, name) = (step_name(), std::thread::current().name().unwrap_or("").to_string());
+        let (why, read) = (self.why.borrow().clone(), self.read.get().to_string());
+        self.throw(Failure { told: text, why, read })
+    }
+
+    /// Fails as a trial has failed.
+    pub fn tells(&self, failure: &Failure) -> ! {
+        self.throw(failure.clone())
+    }
+
+    fn throw(&self, failure: Failure) -> ! {
+        if self.is_trial {
+            std::panic::resume_unwind(Box::new(failure));
+        }
+        let Failure { told, why, read } = failure;
+        let or = |own: &str, of: String| if of.is_empty() { own.to_string() } else { of };
+        let mut text = told;
+        let _ = writeln!(text, "  why       {}", or(&self.why.borrow(), why));
+        let _ = writeln!(text, "  read      {}", or(self.read.get(), read));
+        let step = step_name();
         let (mut by_hand, mut set) = (self.rule.by_hand.to_string(), String::new());
         if let Some(lab) = lab() {
-            by_hand = by_hand.replace(&format!("cargo run --example {step}"), &lab);
+            // What `--` divides are cargo's arguments from the program's.
+            let run = format!("cargo run --example {step}");
+            by_hand = by_hand.replace(&format!("{run} --"), &run).replace(&run, &lab);
             set = format!("LAB=\"{lab}\" ");
         }
         let _ = writeln!(text, "  by hand   {by_hand}");
-        let _ = writeln!(
-            text,
-            "  again     {set}LAB_SEED={} cargo test --test {step} {name}\n",
-            seed()
-        );
+        let (seed, name) = (seed(), &self.name);
+        let again = format!("{set}LAB_SEED={seed} cargo test --test {step} {name}");
+        self.ends(&format!("{text}  again     {again}\n"))
+    }
+
+    /// Fails, because something else must work before.
+    pub fn was_not_tried(&self, why: &str) -> ! {
+        self.ends(&format!("  not tried {why}\n"))
+    }
+
+    fn ends(&self, told: &str) -> ! {
         // The report says all that there is to say. A panic would add where in
         // the harness it was written, and that is no news.
-        eprintln!("{text}");
+        eprintln!("\n\n  rule      {}\n{told}", self.rule.rule);
         std::panic::resume_unwind(Box::new("the test has failed"))
     }
 }
@@ -236,6 +294,21 @@ fn step_name() -> String {
     let test = std::env::current_exe().unwrap();
     let name = test.file_stem().unwrap().to_string_lossy().into_owned();
     name.rsplit_once('-').map_or(name.clone(), |(step, _)| step.to_string())
+}
+
+/// The name of the test that runs: that of its thread. Where tests have no
+/// threads of their own (`--test-threads 1`) it is looked for among the calls.
+fn test_name() -> String {
+    let thread = std::thread::current().name().unwrap_or("main").to_string();
+    if thread != "main" {
+        return thread;
+    }
+    let calls = std::backtrace::Backtrace::force_capture().to_string();
+    let step = format!("{}::", step_name());
+    let names = calls.lines().filter_map(|line| line.split_once(&step).map(|(_, name)| name));
+    let name = names.rev().find(|name| !name.contains("lab::") && !name.starts_with("main"));
+    let name = name.and_then(|name| name.split("::").next()).unwrap_or("main");
+    name.trim_matches(['{', '}']).to_string()
 }
 
 /// The seed of this run.

@@ -3,6 +3,7 @@
 //! must not share a mistake with what it grades.
 
 use super::feed::{End, Feed, Next};
+use super::first::{UPGRADES, WELCOMES};
 use super::message::{self, ERROR, JOIN, LEAVE, Message, join, welcome};
 use super::peer::{Receiver, silence, told};
 use super::program::Program;
@@ -208,6 +209,9 @@ impl Program {
     /// the answer has been read.
     #[track_caller]
     fn switched(&self, name: &str, head: &str, behind: &[u8]) -> TcpStream {
+        if self.step == "09_websocket_chat" {
+            self.story.needs(&UPGRADES, &self.step);
+        }
         let stream = self.connect_stream();
         self.sends_head(name, &stream, head.as_bytes(), behind);
         self.answer(name, &stream).grants(KEYS[0].0, KEYS[0].1);
@@ -255,6 +259,7 @@ impl Program {
     /// Joins the room under `name`, where then these are `here`.
     #[track_caller]
     pub fn lets_in(&self, name: &str, here: &str) -> Socket {
+        self.story.needs(&WELCOMES, &self.step);
         let socket = self.upgraded(name);
         socket.say(&join(name));
         socket.gets_next(&welcome(name, here));
