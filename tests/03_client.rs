@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{MockServer, Rule, Story, client_arguments};
+use lab::{MockServer, Rule, Story, client_arguments, endless_line};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "03_client";
@@ -179,6 +179,9 @@ fn long_lines_pass_both_ways() {
         server.send(format!("{answer}\n"));
         client.screen.expect_line(&answer);
     }
+    client.types("endless\n");
+    server.expect_line("endless");
+    endless_line(&story, &client, &server);
 }
 
 #[test]

@@ -12,11 +12,10 @@ use lab::message::{
     CHALLENGE, JOIN, LEAVE, LOGIN, Message, WELCOME, error, join, left, message, now, ping, pong,
     text, welcome,
 };
-use lab::{End, MockServer, Next, Peer, Program, Rule, Story};
-use lab::{has_ipv6, leaves_late, never_reads, refused};
+use lab::{MockServer, Peer, Rule, Story};
+use lab::{errors_arrive, has_ipv6, leaves_late, never_reads, refused};
 use std::collections::HashMap;
-use std::io::Write;
-use std::net::{Shutdown, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 
 const PROGRAM: &str = "06_message_headers";
@@ -361,8 +360,6 @@ fn many_talk_at_once_and_one_who_does_not_read_delays_nobody() {
     leaves_late(&story, &server, [&ann, &bob], enough);
 }
 
-const MIB: usize = 1024 * 1024;
-
 #[test]
 fn a_name_is_checked_and_may_be_asked_for_again() {
     let story = Story::new(Rule {
@@ -595,53 +592,13 @@ fn what_is_no_message_gets_an_error_and_the_end() {
         zed.gets_no_more();
     }
 
-    still_sending(&story, &server, &ann);
-}
-
-/// Zed sends more than a server reads at once, and the ERROR must reach it.
-#[track_caller]
-fn still_sending(story: &Rc<Story>, server: &Program, ann: &Peer) {
-    story.because("closing a connection with unread bytes is a reset, which may overtake the ERROR: close the sending half first, read on and throw away for a moment, and close then");
-    let mut ended = Next::Silence(Vec::new());
-    for _ in 0..3 {
-        let stream = server.connect_stream();
-        let zed = Peer::answering(story, "zed", "server", stream.try_clone().unwrap());
-        story.step("zed --> server", "JOIN zed, \"GET /chat...\", and 2 MiB more");
-        // More than a server reads at once. It need not take all of it.
-        let sending = std::thread::spawn(move || {
-            let much = [join("zed").bytes(), no_messages_behind(2 * MIB)].concat();
-            let _ = (&stream).write_all(&much);
-            let _ = stream.shutdown(Shutdown::Write);
-        });
-        zed.gets_next(&welcome("zed", "ann, zed"));
-        zed.gets_error("since the magic must be \"CH\"");
-        ended = zed.rest();
-        ann.gets_next(&join("zed"));
-        ann.gets_next(&left("zed", "left"));
-        drop(zed);
-        let _ = sending.join();
-        if matches!(ended, Next::End(End::Closed, _)) {
-            break;
-        }
-    }
-    match ended {
-        Next::End(End::Closed, rest) if rest.is_empty() => {
-            story.step("server --> zed", "end of stream ok");
-        }
-        other => {
-            story.fails("server --> zed", "the end of the stream", &format!("{other:?}"));
-        }
-    }
+    errors_arrive(&story, &server, &ann, "left");
 }
 
 /// The first bytes, as `od -tx1` shows them.
 fn hex(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().take(24).map(|b| format!("{b:02x}")).collect();
     hex.join(" ") + if bytes.len() > 24 { " ..." } else { "" }
-}
-
-fn no_messages_behind(bytes: usize) -> Vec<u8> {
-    b"GET /chat HTTP/1.1\r\n".iter().copied().cycle().take(bytes).collect()
 }
 
 #[test]
@@ -867,6 +824,7 @@ fn a_client_exits_with_the_status_that_says_how_it_ended() {
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
+    let _again = story.starts_again(&server, &["serve"], &[]);
     story.usual_words(PROGRAM);
     let client = story.joins(PROGRAM, "ann", &taken.replace("127.0.0.1", "localhost"));
     client.screen.expect_line("* welcome, ann (here: ann)");

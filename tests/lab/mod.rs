@@ -39,7 +39,7 @@ pub mod websocket;
 
 pub use datagram::{BODY_BYTES, Pinged, UdpPeer, another_loopback, emptied};
 pub use feed::{End, Feed, Next};
-pub use peer::{MockServer, Peer, client_arguments, gather, join};
+pub use peer::{MockServer, Peer, client_arguments, endless_line, gather, join};
 pub use program::{Program, example, readable};
 #[cfg(target_os = "linux")]
 pub use stage::Stage;
@@ -47,7 +47,9 @@ pub use story::{Rule, Story, escape, quote};
 pub use system::{
     accepted, drained, has_ipv6, ignores_interrupts, memory, refused, wait_for_bytes, ways_to_stop,
 };
-pub use talk::{Chat, Talks, ends, is_too_slow, leaves_late, never_reads, reads_late};
+pub use talk::{
+    Chat, Talks, ends, errors_arrive, is_too_slow, leaves_late, never_reads, reads_late,
+};
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use super::talk::Sender;
 use super::{patience, system};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -442,6 +443,38 @@ pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
         peers.push(peer);
     }
     peers.try_into().unwrap_or_else(|_| unreachable!())
+}
+
+/// A line without an end must not pile up in a client's memory.
+#[track_caller]
+pub fn endless_line(story: &Story, client: &Program, server: &Peer) {
+    const MUCH: usize = 20_000_000;
+    story.because("a client takes lines up to 64 KiB, and cuts or splits what is longer: one that waits for the line end without a limit keeps whatever a server sends, until its memory is full");
+    let x = vec![b'x'; 64 * 1024];
+    let sends = |bytes: usize| {
+        let mut sent = 0;
+        while sent < bytes {
+            // It may stop reading, too: then nothing piles up in it.
+            match (&server.stream).write(&x) {
+                Ok(count) => sent += count,
+                Err(_) => return false,
+            }
+        }
+        system::drained(&server.stream);
+        true
+    };
+    server.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let reads = sends(MUCH / 20);
+    // Not for a program whose memory comes and goes by the hundred megabytes.
+    let before = system::memory(client.pid()).filter(|before| *before < 32_000_000);
+    if let Some(before) = before.filter(|_| reads && sends(MUCH)) {
+        let grown = system::memory(client.pid()).unwrap_or(0).saturating_sub(before);
+        story.step("server --> client", format!("a line of {MUCH} bytes, and no end of it"));
+        if grown > MUCH / 2 {
+            let grown = format!("its memory has grown by {grown} bytes");
+            story.fails("server --> client", "at most 64 KiB of a line kept in memory", &grown);
+        }
+    }
 }
 
 /// What every client does with its arguments: those of every program, and a

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then. (Or the program is slow to start: build it first, and try LAB_PATIENCE=3.)";
 const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
 
+const TIME_WAIT: &str = "where the server was the first to close a connection, its side of it stays in TIME_WAIT for a minute (RFC 9293, section 3.6), and nobody can bind that port, unless the listener's socket is set to reuse the address: SO_REUSEADDR, before bind. Rust's std does that, and Node and Java do on Linux; C, Python and others must be told";
+
 /// A running program. Killed when the test is over.
 pub struct Process {
     /// `server` or `client`, for the report.
@@ -60,6 +62,12 @@ impl Story {
     /// Starts a server and waits until it says where it listens.
     #[track_caller]
     pub fn serve(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        self.serve_or(name, args, NOT_STARTED)
+    }
+
+    /// The same, where this is told of a server that ends instead.
+    #[track_caller]
+    fn serve_or(self: &Rc<Story>, name: &str, args: &[&str], ended: &str) -> Program {
         self.needs_server(name);
         let mut server = self.start("server", name, args);
         // Some programs are slow to start.
@@ -68,7 +76,7 @@ impl Story {
             next => {
                 let (rest, why) = match next {
                     Next::Silence(rest) => (rest, NOT_LISTENING),
-                    Next::End(_, rest) | Next::Some(rest) => (rest, NOT_STARTED),
+                    Next::End(_, rest) | Next::Some(rest) => (rest, ended),
                 };
                 self.blame(why, "lessons/01_bind_listen.md, \"The idea\"");
                 let expected = "\"listening on ADDRESS\" as its first line";
@@ -84,9 +92,37 @@ impl Story {
             let expected = format!("listening on {host}:PORT\n");
             self.mismatch("server --> screen", expected.as_bytes(), &line)
         };
+        let asked = args.iter().find_map(|arg| arg.parse::<SocketAddr>().ok());
+        if let Some(asked) =
+            asked.filter(|asked| asked.port() != 0 && asked.port() != address.port())
+        {
+            self.blame("a server listens at the port that it was given as a part of ADDRESS; only for port 0 the system chooses one", "lessons/01_bind_listen.md, \"The idea\"");
+            let expected = format!("listening on {asked}\n");
+            self.mismatch("server --> screen", expected.as_bytes(), &line)
+        }
         server.address = address;
         self.step("server --> screen", text.trim_end());
         server
+    }
+
+    /// Ends a server while somebody is connected, and starts it again at once on
+    /// the port that it had, with these arguments before and after ADDRESS.
+    #[track_caller]
+    pub fn starts_again(
+        self: &Rc<Story>,
+        server: &Program,
+        before: &[&str],
+        after: &[&str],
+    ) -> Program {
+        let address = server.address.to_string();
+        let zed = server.connect("zed");
+        system::accepted(server.address.port());
+        server.kill();
+        // The end of the server is the end of the stream, whatever comes before.
+        while let Next::Some(_) = zed.feed.rest() {}
+        drop(zed);
+        self.step("the server", format!("is started again at once, at {address}"));
+        self.serve_or(&server.step, &[before, &[&address], after].concat(), TIME_WAIT)
     }
 
     /// Starts a client of `address`.
@@ -495,8 +531,8 @@ impl Program {
     }
 
     /// Waits until it has done all that it can by itself.
-    pub fn settled(&self) {
-        system::settled(self.pid());
+    pub fn settled(&self) -> bool {
+        system::settled(self.pid())
     }
 
     /// The same, unless it has no rest.
@@ -611,7 +647,8 @@ impl Process {
             if self.stdout.so_far().starts_with(b"listening on ") {
                 listens.get_or_insert_with(Instant::now);
             }
-            let serves = self.stdout.is_flooded() || listens.is_some_and(|since| since.elapsed() > patience() / 5);
+            let serves = self.stdout.is_flooded()
+                || listens.is_some_and(|since| since.elapsed() > patience() / 5);
             if serves || started.elapsed() > limit || cleanup::time_left().is_zero() {
                 return Some(started.elapsed());
             }
@@ -768,7 +805,8 @@ fn command(name: &str, args: &[&str]) -> Command {
     // How it is graded is no business of the program.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        let is_ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_TARGET_TMP", "LAB"];
+        let is_ours =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_TARGET_TMP", "LAB"];
         if name == "CARGO" || is_ours.iter().any(|start| name.starts_with(start)) {
             command.env_remove(&*name);
         }

@@ -62,18 +62,18 @@ pub fn refused(mut stream: &TcpStream) -> bool {
 }
 
 /// Waits until every thread of a process sleeps: it has done all that it could
-/// do by itself, and waits for somebody.
-pub fn settled(pid: u32) {
+/// do by itself, and waits for somebody. False if it never does.
+pub fn settled(pid: u32) -> bool {
     if !cfg!(target_os = "linux") {
         thread::park_timeout(Duration::from_millis(50));
-        return;
+        return true;
     }
     // Between two steps a thread may sleep for a moment: look several times.
     let mut calm = 0;
     poll(|| {
         calm = if states(pid).iter().all(|s| *s == 'S') { calm + 1 } else { 0 };
         calm == 5
-    });
+    })
 }
 
 /// The state of each thread: the letter behind the name in

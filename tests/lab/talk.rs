@@ -9,7 +9,7 @@ use super::peer::{MockServer, Peer, Receiver, silence, told};
 use super::program::Program;
 use super::story::{Story, quote};
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -756,4 +756,58 @@ pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], 
         gus.gets_next(&Chat::text(number).by("ann"));
     }
     gus.gets_no_more();
+}
+
+/// What is no message comes right after a JOIN, and then with much behind it:
+/// all that the server has to say must arrive, and then the end of the stream.
+#[track_caller]
+pub fn errors_arrive(story: &Rc<Story>, server: &Program, ann: &Peer, why: &str) {
+    let nonsense = |bytes| b"GET /chat HTTP/1.1\r\n".iter().copied().cycle().take(bytes);
+    // Whether the WELCOME waits somewhere when the error comes is chance: in
+    // many rounds it does.
+    for _ in 0..20 {
+        story.because("the ERROR goes the way of all else: what was queued for this client before it, its WELCOME, is sent first; and then the end of the stream. A server that closes before its queue is empty loses what is in it");
+        let zed = server.visit("zed");
+        let bytes: Vec<u8> = join("zed").bytes().into_iter().chain(nonsense(40)).collect();
+        zed.sends("JOIN zed, \"GET /chat...\" (in one piece)", &bytes);
+        zed.gets_next(&welcome("zed", "ann, zed"));
+        zed.gets_error("since the magic must be \"CH\"");
+        zed.expect_end();
+        ann.gets_next(&join("zed"));
+        ann.gets_next(&left("zed", why));
+    }
+    story.because("closing a connection with unread bytes is a reset, which may overtake the ERROR: close the sending half first, read on and throw away for a moment, and close then");
+    let mut ended = Next::Silence(Vec::new());
+    for _ in 0..3 {
+        let stream = server.connect_stream();
+        let zed = Peer::answering(story, "zed", "server", stream.try_clone().unwrap());
+        story.step("zed --> server", "JOIN zed, \"GET /chat...\", and 2 MiB more");
+        // More than a server reads at once. It need not take all of it.
+        let much: Vec<u8> = join("zed").bytes().into_iter().chain(nonsense(2 * MIB)).collect();
+        let sending = std::thread::spawn(move || {
+            let _ = (&stream).write_all(&much);
+            let _ = stream.shutdown(Shutdown::Write);
+        });
+        zed.gets_next(&welcome("zed", "ann, zed"));
+        zed.gets_error("since the magic must be \"CH\"");
+        ended = zed.rest();
+        ann.gets_next(&join("zed"));
+        ann.gets_next(&left("zed", why));
+        drop(zed);
+        let _ = sending.join();
+        if matches!(ended, Next::End(End::Closed, _)) {
+            break;
+        }
+    }
+    match ended {
+        Next::End(End::Closed, rest) if rest.is_empty() => {
+            story.step("server --> zed", "end of stream ok");
+        }
+        Next::End(end, rest) => {
+            story.fails("server --> zed", "the end of the stream", &told(&end, &rest));
+        }
+        Next::Some(rest) | Next::Silence(rest) => {
+            story.fails("server --> zed", "the end of the stream", &silence(&rest));
+        }
+    }
 }
