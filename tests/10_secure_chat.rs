@@ -8,14 +8,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod lab;
-#[allow(dead_code, unused_imports)]
-#[path = "../examples/10_secure_chat/pbkdf2.rs"]
-mod pbkdf2;
 
 use lab::message::{
     CHALLENGE, JOIN, LEAVE, LOGIN, Message, WELCOME, error, join, left, message, now, ping, pong,
     text, welcome,
 };
+use lab::pbkdf2::pbkdf2;
 use lab::runner::{self, Test};
 use lab::secure::{
     ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
@@ -149,7 +147,7 @@ fn adduser_writes_what_proves_a_password_and_not_the_password() {
     add("ann", password, "\r\n");
     let text = fs::read_to_string(&file).unwrap_or_default();
     let (salt, hash) = proof(&story, &text, "ann");
-    if pbkdf2::pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
+    if pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
         explain_hash(&story, password, &salt, &hash);
     }
     story.step("the hash", "is that of PBKDF2 with HMAC-SHA-256, 600000 rounds ok");
@@ -206,7 +204,7 @@ fn explain_hash(story: &Story, password: &str, salt: &[u8], hash: &[u8]) -> ! {
             password.trim().into(),
         ),
     ];
-    let of = |word: &String| pbkdf2::pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
+    let of = |word: &String| pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
     let received = match mistakes.iter().find(|(_, word)| of(word)) {
         Some((mistake, _)) => format!("that of the password {mistake}"),
         None => "another one".into(),
@@ -416,7 +414,7 @@ fn before_the_login_there_is_only_the_login() {
         by_hand: r"(printf 'CH\1\1'; head -c 12 /dev/zero; printf '\0\3\0\0zed'; sleep 1) | nc 127.0.0.1 12345",
     });
     let folder = Folder::new();
-    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
     let nobody = server.visit("nobody");
     let ann = server.visit("ann");
     for early in [join("ann"), text(1, "let me in"), join("bob"), text(2, "please")] {
@@ -476,7 +474,7 @@ fn five_failures_in_a_row_make_that_name_wait_and_only_that() {
         by_hand: "cargo run --example 10_secure_chat join ann, with a wrong password, five times; then with the right one",
     });
     let folder = Folder::new();
-    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
     let wrong = |number: u32| login("ann", &format!("wrong password {number}"));
     // Each by a connection of its own, which has 30 s.
     let fails = |login: Message| {
@@ -545,7 +543,7 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
         by_hand: "cargo run --example 10_secure_chat serve; then join ann, and http://127.0.0.1:8080/ in a browser",
     });
     let folder = Folder::new();
-    let accounts = folder.accounts(&[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
     let (server, web) = serve(&story, &accounts, &[]);
     shows_the_page(&story, &web.connect_stream(), &web);
     let ann = enters(&server, &ANN, "ann");
@@ -572,6 +570,17 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
     bob.gets_close(&GOODBYES);
     drop((ann, bob));
     server.expect_exit(0);
+
+    story.because(
+        "each listener is at the address that it was given, with the port that was asked for",
+    );
+    let [chat, page] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let asked = ["serve", &chat, "--web", &page, "--accounts", &accounts];
+    let (_server, web) = serve_as(&story, &asked);
+    if web.address.to_string() != page {
+        let expected = format!("page on http://{page}/");
+        story.fails("server --> screen", &expected, &format!("page on http://{}/", web.address));
+    }
 
     story.because("without TLS a door opens on a loopback address, 127.0.0.1 or ::1: what goes there never leaves the machine. For all else there is --tls");
     let about = "why this address is refused";
@@ -761,7 +770,7 @@ fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
         );
     }
 
-    let accounts = folder.accounts(&[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
     story.because(
         "without certificates there is no TLS: say which file is missing, and don't serve without",
     );

@@ -7,7 +7,7 @@
 //! threads do not matter.
 
 use super::peer::MockServer;
-use super::story::{Failure, Rule, Story};
+use super::story::{Failure, Story};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -246,9 +246,8 @@ impl Story {
 }
 
 fn try_it(first: &First, program: &str) -> Option<Failure> {
-    let rule = Rule { rule: "", why: "", read: "", by_hand: "" };
     let tried = catch_unwind(AssertUnwindSafe(|| {
-        let story = Story::of_trial(rule);
+        let story = Story::of_trial();
         (first.trial)(&story, program);
     }));
     let failure = tried.err()?.downcast::<Failure>();

@@ -12,7 +12,8 @@
 //! collects what arrives; `first` tries what most tests build on; `program` starts and ends programs; `peer` is the
 //! other side of their connections, and `talk` lets them talk in messages;
 //! `datagram` is the other side where there are no connections; `message` knows
-//! messages; `websocket` is the browser's side; `secure` has accounts and TLS;
+//! messages; `websocket` is the browser's side; `secure` has accounts and TLS, `pbkdf2`
+//! the hashes of passwords;
 //! `stage` plays lessons; `system` asks Linux what can't be seen from outside;
 //! `runner` runs tests where some may have to be left out.
 
@@ -26,6 +27,7 @@ mod datagram;
 mod feed;
 mod first;
 pub mod message;
+pub mod pbkdf2;
 mod peer;
 mod program;
 pub mod runner;

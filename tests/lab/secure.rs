@@ -15,11 +15,12 @@ use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -28,16 +29,20 @@ pub struct Account {
     pub name: &'static str,
     pub password: &'static str,
     pub line: &'static str,
+    /// The same with 1000 rounds, for programs that take that.
+    quick: &'static str,
 }
 
 // The lines are Python's: "$pbkdf2-sha256$600000$" and passlib's base64 of
-// the salt and of hashlib.pbkdf2_hmac("sha256", password, salt, 600_000).
+// the salt and of hashlib.pbkdf2_hmac("sha256", password, salt, 600_000). Those
+// with 1000 rounds are made in the same way.
 
 /// A password of 8 bytes, the fewest.
 pub const ANN: Account = Account {
     name: "ann",
     password: "ann's 8c",
     line: "ann $pbkdf2-sha256$600000$c2FsdCBvZiBhbm4ncyAxNg$KYCvthUiK819wpUTt3vhpqpv0eMsHgMIpYVw0c3Jrp0",
+    quick: "ann $pbkdf2-sha256$1000$c2FsdCBvZiBhbm4ncyAxNg$m1F9rS8xlYyrSAqAeiRLetnU1F4cRzngz.T9SlJUqtQ",
 };
 
 /// A password of 128 bytes, the most.
@@ -45,6 +50,7 @@ pub const BOB: Account = Account {
     name: "bob",
     password: "bob über über über über über über über über über über über über über über über über über über über über xxxx",
     line: "bob $pbkdf2-sha256$600000$AP/..z4/....ABCD////.w$gAZKMs/U5/4fjCFSA8w70SQSGTFS7qeLKI9Oh5MMJ70",
+    quick: "bob $pbkdf2-sha256$1000$AP/..z4/....ABCD////.w$90BLJyaP6uyvlsySbZhyo/6eXhkdV2TQYZXK0jpvp8E",
 };
 
 /// A password with a blank at each end.
@@ -52,6 +58,7 @@ pub const EVE: Account = Account {
     name: "eve",
     password: " two blanks, an é and a € ",
     line: "eve $pbkdf2-sha256$600000$ZXZlIGhhcyBoZXIgb3duLg$J7XOrzC8L6tuJlGibWLoT3ZbhxCsLqyUovqNUk3ejUM",
+    quick: "eve $pbkdf2-sha256$1000$ZXZlIGhhcyBoZXIgb3duLg$whW3ApjIzK84T.BuoHDbIQev48CnmhS9zUS2UyQ7D.c",
 };
 
 /// What who `name` says to come in.
@@ -115,6 +122,28 @@ impl Folder {
         let lines: Vec<String> =
             accounts.iter().map(|account| format!("{}\n", account.line)).collect();
         self.file("accounts.txt", &lines.concat())
+    }
+
+    /// The same with fewer rounds, if this program takes such accounts (that is
+    /// free): for tests in which the work itself does not matter.
+    pub fn quick_accounts(&self, program: &str, accounts: &[&Account]) -> String {
+        static ARE_TAKEN: OnceLock<bool> = OnceLock::new();
+        let lines = |accounts: &[&Account]| {
+            let lines: Vec<&str> = accounts.iter().map(|account| account.quick).collect();
+            lines.join("\n") + "\n"
+        };
+        let file = self.file("accounts.txt", &lines(&[&ANN]));
+        let try_it = || {
+            let story = Story::of_trial();
+            let arguments = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &file];
+            let ann = story.serve(program, &arguments).visit("ann");
+            ann.say(&ANN.login());
+            ann.in_time().gets_next(&message::welcome("ann", "ann"));
+        };
+        if *ARE_TAKEN.get_or_init(|| catch_unwind(AssertUnwindSafe(try_it)).is_ok()) {
+            return self.file("accounts.txt", &lines(accounts));
+        }
+        self.accounts(accounts)
     }
 }
 
