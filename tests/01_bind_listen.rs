@@ -213,11 +213,13 @@ fn arguments_are_explained_or_refused() {
         read: "lessons/01_bind_listen.md, \"Run it\"",
         by_hand: "cargo run --example 01_bind_listen 12345; echo $?",
     });
-    for help in ["-h", "--help"] {
-        story.run(PROGRAM, &[help]).code(0).prints("a usage", |text| !text.trim().is_empty());
-    }
-    for wrong in ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "--loud"] {
-        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
-    }
-    story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+    story.together(|| {
+        for help in ["-h", "--help"] {
+            story.run(PROGRAM, &[help]).code(0).prints("a usage", |text| !text.trim().is_empty());
+        }
+        for wrong in ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "--loud"] {
+            story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
+        }
+        story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+    });
 }

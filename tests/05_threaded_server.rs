@@ -254,15 +254,20 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
     for (line, end) in
         [(x(4096), "\n"), (x(4096), "\r\n"), (format!("x{}", "€".repeat(1365)), "\n")]
     {
+        story.because(format!("{} bytes and {end:?} are a line: the limit is 4096 bytes without the line end, LF or CR LF, and bytes count, not characters", line.len()));
+        story.by_hand(r"(head -c 4096 /dev/zero | tr '\0' x; printf '\r\n') | nc -N 127.0.0.1 12345, with another nc that listens");
         ann.send(format!("{line}{end}"));
         bob.hear(&format!("guest-1: {line}"));
     }
+    story.because("what counts is the bytes that came: bytes that are not UTF-8 become longer when they are replaced by U+FFFD, and that is no matter of the limit");
     // Non-UTF-8 grows when it is replaced: what counts is what came.
     ann.send([&[0xff; 4096][..], b"\n"].concat());
     let heard = bob.any_line("guest-1: and U+FFFD for 4096 bytes");
     if !heard.starts_with(b"guest-1: \xef\xbf\xbd") {
         story.mismatch("server --> bob", "guest-1: \u{fffd}".as_bytes(), &heard);
     }
+    story.by_hand("head -c 5000 /dev/zero | tr '\\0' x | nc -N 127.0.0.1 12345");
+    story.because("a server that waits for a line end without a limit keeps whatever a stranger sends: a line of more than 4096 bytes is answered with that one line, whether LF or CR LF ends it, and the next line passes");
     for long in [x(4097) + "\n", x(4097) + "\r\n", "€".repeat(1366) + "\n", x(200_000) + "\n"] {
         ann.send(long);
         ann.hear(TOO_LONG);
@@ -625,11 +630,13 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
     join(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
-    story.usual_arguments(PROGRAM);
-    for wrong in ["0", "10001", "-1", "many"] {
-        story.run(PROGRAM, &["127.0.0.1:0", "--limit", wrong]).usage_error_about(wrong);
-    }
-    story.run(PROGRAM, &["127.0.0.1:0", "--limit"]).usage_error_about("--limit");
+    story.together(|| {
+        story.usual_arguments(PROGRAM);
+        for wrong in ["0", "10001", "-1", "many"] {
+            story.run(PROGRAM, &["127.0.0.1:0", "--limit", wrong]).usage_error_about(wrong);
+        }
+        story.run(PROGRAM, &["127.0.0.1:0", "--limit"]).usage_error_about("--limit");
+    });
     if has_ipv6() {
         let six = story.serve(PROGRAM, &["[::1]:0"]);
         join(&six, "ann", 1, 1).leave();

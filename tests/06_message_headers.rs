@@ -619,7 +619,9 @@ fn a_client_shows_each_message_however_it_arrives() {
     };
     show(&welcome("ann", "ann, bob"), "* welcome, ann (here: ann, bob)");
     let hello = text(1, "hello").by("bob").at(1_700_000_000_999);
+    story.because("in front of a text stands the time of day from its timestamp, in UTC: not the local time, and not the time at which it arrived");
     show(&hello, "[22:13:20] bob: hello");
+    story.because("each kind of message is shown in its own way, one line for each message");
     show(&join("eve"), "* eve joined");
     show(&left("eve", "left"), "* eve left (left)");
     show(&error("you are here as ann"), "! you are here as ann");

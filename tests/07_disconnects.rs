@@ -602,18 +602,22 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_checked() {
     let taken = server.address.to_string();
     story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
     story.usual_words(PROGRAM);
-    for (option, wrongs) in [
-        ("--limit", ["0", "10001", "-1", "many"]),
-        ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
-    ] {
-        for wrong in wrongs {
-            story.run(PROGRAM, &["serve", "127.0.0.1:0", option, wrong]).usage_error_about(wrong);
+    story.together(|| {
+        for (option, wrongs) in [
+            ("--limit", ["0", "10001", "-1", "many"]),
+            ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
+        ] {
+            for wrong in wrongs {
+                story
+                    .run(PROGRAM, &["serve", "127.0.0.1:0", option, wrong])
+                    .usage_error_about(wrong);
+            }
+            story.run(PROGRAM, &["serve", "127.0.0.1:0", option]).usage_error_about(option);
+            story
+                .run(PROGRAM, &["join", "ann", "127.0.0.1:1", option, "100"])
+                .usage_error_about(option);
         }
-        story.run(PROGRAM, &["serve", "127.0.0.1:0", option]).usage_error_about(option);
-        story
-            .run(PROGRAM, &["join", "ann", "127.0.0.1:1", option, "100"])
-            .usage_error_about(option);
-    }
+    });
     story.serve(PROGRAM, &["serve", "127.0.0.1:0", "--heartbeat-ms", "50", "--limit", "10000"]);
     if has_ipv6() {
         story.serve(PROGRAM, &["serve", "[::1]:0"]).admit("ann", "ann");

@@ -618,19 +618,23 @@ fn stops(server: &Program, how: &str, members: &[&UdpPeer]) {
 #[track_caller]
 fn arguments_of(story: &Rc<Story>) {
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
-    story.usual_words(PROGRAM);
-    for (option, wrong) in [
-        ("--loss", "101"),
-        ("--loss", "-1"),
-        ("--loss", "many"),
-        ("--heartbeat-ms", "49"),
-        ("--heartbeat-ms", "3600001"),
-    ] {
-        let arguments = ["serve", "127.0.0.1:0", option, wrong];
-        story.run(PROGRAM, &arguments).usage_error_about(wrong);
-    }
-    story.run(PROGRAM, &["serve", "127.0.0.1:0", "--loss"]).usage_error_about("--loss");
-    story.run(PROGRAM, &["join", "ann", "127.0.0.1:1", "--loss", "101"]).usage_error_about("101");
+    story.together(|| {
+        story.usual_words(PROGRAM);
+        for (option, wrong) in [
+            ("--loss", "101"),
+            ("--loss", "-1"),
+            ("--loss", "many"),
+            ("--heartbeat-ms", "49"),
+            ("--heartbeat-ms", "3600001"),
+        ] {
+            let arguments = ["serve", "127.0.0.1:0", option, wrong];
+            story.run(PROGRAM, &arguments).usage_error_about(wrong);
+        }
+        story.run(PROGRAM, &["serve", "127.0.0.1:0", "--loss"]).usage_error_about("--loss");
+        story
+            .run(PROGRAM, &["join", "ann", "127.0.0.1:1", "--loss", "101"])
+            .usage_error_about("101");
+    });
 
     story.because("two servers can't have one port: each datagram would go to one of them, and never to the other");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);

@@ -228,9 +228,9 @@ fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
         comes_and_goes(&server.upgraded_by("zed", &own, &[]), ann, number);
     }
     story.because("the owner of evil.example may let that name point to the address of this server (\"DNS rebinding\"). Then Host and Origin are equal, but the page is still another site's: so the server must know its own names");
-    is_unknown(story, server, "evil.example");
-    is_unknown(story, server, "127.0.0.1.evil.example");
-    is_unknown(story, server, "chat.example");
+    is_unknown(server, "evil.example");
+    is_unknown(server, "127.0.0.1.evil.example");
+    is_unknown(server, "chat.example");
     story.because("--host NAME adds a name, with any port: capitals mean nothing in it");
     let usual = ["127.0.0.1:0", "--heartbeat-ms", "3600000"];
     let named = story.serve(PROGRAM, &[&usual[..], &["--host", "chat.example"]].concat());
@@ -243,7 +243,7 @@ fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
         let own = from_page(host, origin);
         comes_and_goes(&named.upgraded_by("zed", &own, &[]), &bob, number);
     }
-    is_unknown(story, &named, "evil.example");
+    is_unknown(&named, "evil.example");
 }
 
 /// The upgrade that a page of this origin asks for.
@@ -254,9 +254,8 @@ fn from_page(host: &str, origin: &str) -> String {
 
 /// A page gets nothing from a server that does not have this name.
 #[track_caller]
-fn is_unknown(story: &Story, server: &Program, name: &str) {
+fn is_unknown(server: &Program, name: &str) {
     let host = format!("{name}:{}", server.address.port());
-    story.step("somebody", format!("Host: {host}, Origin: http://{host}"));
     server.asked(from_page(&host, &format!("http://{host}"))).must_be(&[403, 421]);
     server.asked(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).must_be(&[403, 421]);
 }
@@ -1106,17 +1105,19 @@ fn arguments(story: &Rc<Story>) {
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
     story.serves_by_default(PROGRAM, "127.0.0.1:8080");
-    story.usual_arguments(PROGRAM);
-    story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
-    for (option, wrongs) in [
-        ("--limit", ["0", "10001", "-1", "many"]),
-        ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
-    ] {
-        for wrong in wrongs {
-            story.run(PROGRAM, &["127.0.0.1:0", option, wrong]).usage_error_about(wrong);
+    story.together(|| {
+        story.usual_arguments(PROGRAM);
+        story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+        for (option, wrongs) in [
+            ("--limit", ["0", "10001", "-1", "many"]),
+            ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
+        ] {
+            for wrong in wrongs {
+                story.run(PROGRAM, &["127.0.0.1:0", option, wrong]).usage_error_about(wrong);
+            }
+            story.run(PROGRAM, &["127.0.0.1:0", option]).usage_error_about(option);
         }
-        story.run(PROGRAM, &["127.0.0.1:0", option]).usage_error_about(option);
-    }
+    });
     if has_ipv6() {
         story.serve(PROGRAM, &["[::1]:0"]).lets_in("ann", "ann");
     }

@@ -607,7 +607,6 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
         let head = format!(
             "GET /chat HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\n{fields}\r\n\r\n"
         );
-        story.step("somebody", format!("Host: {host}, Origin: https://{host}"));
         web.asked(head).must_be(statuses);
     }
     if has_ipv6() {

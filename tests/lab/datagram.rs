@@ -430,8 +430,8 @@ impl UdpPeer {
             Ok(None) => format!("{} bytes are too few for a message", bytes.len()),
             Err(why) => why,
         };
-        self.story.step(self.who(), quote(bytes));
-        self.story.fails(&self.who(), expected, &format!("what is no message: {why}"))
+        let why = format!("what is no message: {why}\n{}", message::fields(bytes));
+        self.story.fails(&self.who(), expected, &why)
     }
 
     /// Its time must be now, by a clock that may be a bit wrong.
@@ -480,6 +480,9 @@ impl UdpPeer {
             self.story.mismatch_in(&self.who(), &came.told(), &expected.body, &came.body);
         }
         if expected.told() != came.told() {
+            if let Some(why) = message::why_differs(&expected, &came) {
+                self.story.because(why);
+            }
             self.story.differs(&self.who(), &expected.told(), &came.told());
         }
         self.came(&came);

@@ -180,6 +180,11 @@ impl Feed {
         self.state().lost > 0
     }
 
+    /// Whether the stream has ended.
+    pub fn has_ended(&self) -> bool {
+        self.state().end.is_some()
+    }
+
     /// Whether the stream has ended, and nothing of it waits.
     pub fn is_over(&self) -> bool {
         let state = self.state();

@@ -6,7 +6,7 @@ use super::program::Program;
 use super::story::{Story, quote};
 use super::talk::Sender;
 use super::{patience, system};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -34,6 +34,8 @@ pub struct Receiver {
     pub(super) comings: RefCell<HashMap<Vec<u8>, u8>>,
     /// The name under which it was welcomed.
     pub(super) name: RefCell<Vec<u8>>,
+    /// Whether it knows that this connection is over.
+    pub(super) is_over: Rc<Cell<bool>>,
 }
 
 impl Receiver {
@@ -48,6 +50,7 @@ impl Receiver {
             messages: RefCell::default(),
             comings: RefCell::default(),
             name: RefCell::default(),
+            is_over: Rc::default(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Receiver {
         }
         match next {
             Next::End(End::Closed, rest) if rest.is_empty() => {
+                self.is_over.set(true);
                 self.story.step(&self.who, "end of stream ok");
             }
             Next::End(End::Closed, rest) => {
@@ -248,6 +252,7 @@ impl Receiver {
             }
             self.notices.borrow_mut().push(line);
         }
+        self.is_over.set(true);
         self.story.step(&self.who, "end of stream ok");
     }
 
@@ -321,6 +326,9 @@ impl Peer {
         let sending = Arc::new(Sender::new(stream.try_clone().unwrap()));
         let feed = feed(stream.try_clone().unwrap(), Arc::clone(&sending));
         let receiving = Receiver::new(story, format!("{other} --> {me}"), feed);
+        if other == "server" {
+            story.is_connected(me, &receiving.feed, &receiving.is_over);
+        }
         Peer { receiving, me: me.to_string(), other, stream, sending }
     }
 
@@ -353,6 +361,7 @@ impl Peer {
     /// Closes the sending half: there will be no more from here.
     pub fn close_sending(&self) {
         let who = format!("{} --> {}", self.me, self.other);
+        self.receiving.is_over.set(true);
         self.receiving.story.step(who, "end of stream");
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -482,8 +491,10 @@ pub fn endless_line(story: &Story, client: &Program, server: &Peer) {
 /// has only what the server said.
 #[track_caller]
 pub fn client_arguments(story: &Rc<Story>, program: &str) {
-    story.usual_arguments(program);
-    story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+    story.together(|| {
+        story.usual_arguments(program);
+        story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+    });
 
     let named = MockServer::open(story, "127.0.0.1:0");
     let mut mock_servers = vec![(named.address.replace("127.0.0.1", "localhost"), named)];

@@ -7,7 +7,7 @@
 use super::cleanup::{self, MARK};
 use super::feed::{Feed, Next};
 use super::peer::{Peer, Receiver};
-use super::story::{Story, escape, quote};
+use super::story::{Collected, Story, escape, quote};
 use super::{patience, system};
 use assert_cmd::assert::{Assert, AssertError, OutputAssertExt};
 use std::cell::{Cell, RefCell};
@@ -196,30 +196,34 @@ impl Story {
     /// What every program does with its arguments, as step 01 has it in full.
     #[track_caller]
     pub fn usual_arguments(self: &Rc<Story>, name: &str) {
-        self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-        for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-            self.run(name, &[wrong]).usage_error_about(wrong);
-        }
+        self.together(|| {
+            self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+            for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+                self.run(name, &[wrong]).usage_error_about(wrong);
+            }
+        });
     }
 
     /// The same for a program that serves and joins.
     #[track_caller]
     pub fn usual_words(self: &Rc<Story>, name: &str) {
         self.serves_by_default(name, "127.0.0.1:12345");
-        self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-        for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-            self.run(name, &["serve", wrong]).usage_error_about(wrong);
-        }
-        self.run(name, &["serve", "127.0.0.1:0", "surplus"]).usage_error_about("surplus");
-        self.run(name, &["dance", "127.0.0.1:0"]).usage_error_about("dance");
-        self.run(name, &["127.0.0.1:0"]).usage_error_about("127.0.0.1:0");
-        let says_more = |text: &str| text.trim_end().lines().count() > 1;
-        self.run(name, &["join"])
-            .code(2)
-            .prints("nothing", str::is_empty)
-            .warns("a line about the missing NAME, then the usage", says_more);
-        self.run(name, &["join", "ann", "127.0.0.1"]).usage_error_about("127.0.0.1");
-        self.run(name, &["join", "ann", "127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+        self.together(|| {
+            self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+            for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+                self.run(name, &["serve", wrong]).usage_error_about(wrong);
+            }
+            self.run(name, &["serve", "127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+            self.run(name, &["dance", "127.0.0.1:0"]).usage_error_about("dance");
+            self.run(name, &["127.0.0.1:0"]).usage_error_about("127.0.0.1:0");
+            let says_more = |text: &str| text.trim_end().lines().count() > 1;
+            self.run(name, &["join"])
+                .code(2)
+                .prints("nothing", str::is_empty)
+                .warns("a line about the missing NAME, then the usage", says_more);
+            self.run(name, &["join", "ann", "127.0.0.1"]).usage_error_about("127.0.0.1");
+            self.run(name, &["join", "ann", "127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+        });
     }
 
     /// Without any argument it serves where the lessons do: or it can't, because
@@ -262,7 +266,8 @@ impl Story {
             let asks = args.first().is_some_and(|a| ["join", "adduser", "certs"].contains(a));
             let hint = ": does it wait for the keyboard, and not for its standard input?";
             let hint = if asks { hint } else { "" };
-            format!("still running after {} s (the test ended it){hint}", seconds.as_secs())
+            let seconds = seconds.as_secs_f64();
+            format!("still running after {seconds:.1} s (the test ended it){hint}")
         });
         process.kill();
         let status = process.status().unwrap_or_default();
@@ -271,13 +276,28 @@ impl Story {
             all
         };
         let output = Output { status, stdout: all(&process.stdout), stderr: all(&process.stderr) };
-        Ended { story: Rc::clone(self), assert: output.assert(), still_ran }
+        let quoted: Vec<String> = args.iter().map(|arg| in_shell(arg)).collect();
+        let mut command = format!("{} {}", run_by_hand(name), quoted.join(" "));
+        if !typed.is_empty() {
+            command = format!("printf '%s\\n' {} | {command}", in_shell(typed.trim_end()));
+        }
+        Ended {
+            story: Rc::clone(self),
+            command,
+            has_failed: false,
+            assert: output.assert(),
+            still_ran,
+        }
     }
 }
 
 /// A program that has run to its end.
 pub struct Ended {
     story: Rc<Story>,
+    /// The command that shows it by hand.
+    command: String,
+    /// Whether a failure was told already.
+    has_failed: bool,
     assert: Assert,
     /// What is told where the test had to end it.
     still_ran: Option<String>,
@@ -343,21 +363,30 @@ impl Ended {
         expected: &str,
         test: impl FnOnce(Assert) -> Result<Assert, AssertError>,
     ) -> Ended {
-        let Ended { story, assert, still_ran } = self;
-        let output = assert.get_output().clone();
-        match test(assert) {
-            Ok(assert) => Ended { story, assert, still_ran },
-            Err(_) => story.fails(
-                "the program",
-                expected,
-                &format!(
-                    "{}\n  stdout    {}\n  stderr    {}",
-                    still_ran.unwrap_or(output.status.to_string()),
-                    quote(&output.stdout),
-                    readable(&String::from_utf8_lossy(&output.stderr))
-                ),
-            ),
+        if self.has_failed {
+            return self;
         }
+        let Ended { story, command, assert, still_ran, .. } = self;
+        let output = assert.get_output().clone();
+        if let Ok(assert) = test(assert) {
+            return Ended { story, command, has_failed: false, assert, still_ran };
+        }
+        let received = format!(
+            "{}\n  stdout    {}\n  stderr    {}",
+            still_ran.as_ref().unwrap_or(&output.status.to_string()),
+            quote(&output.stdout),
+            readable(&String::from_utf8_lossy(&output.stderr))
+        );
+        let failure = || Collected {
+            command: command.clone(),
+            expected: expected.to_string(),
+            received: received.clone(),
+        };
+        if !story.collects(failure) {
+            story.by_hand(format!("{command}; echo $?"));
+            story.fails("the program", expected, &received);
+        }
+        Ended { story, command, has_failed: true, assert: output.assert(), still_ran }
     }
 }
 
@@ -787,6 +816,21 @@ fn traced(text: &str) -> bool {
     ["Traceback (most", "panicked at", "\tat ", "    at ", "goroutine "]
         .iter()
         .any(|mark| text.contains(mark))
+}
+
+/// How a person runs a step's program.
+fn run_by_hand(name: &str) -> String {
+    // Without `--` cargo takes an option for its own.
+    lab().unwrap_or(format!("cargo run --example {name} --"))
+}
+
+/// An argument as it is written in a shell.
+fn in_shell(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/,=@".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_string();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
 /// The command in `LAB`, if there is one.

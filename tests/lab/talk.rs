@@ -15,6 +15,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
+const NO_MESSAGE: &str = "what came is not a message. Its fields are shown as the contract places them: all integers are in network byte order, the highest byte first, and exactly as many bytes follow the header as it announces";
+
 /// What a peer sends through: the test's messages, and the answers to PINGs
 /// between them, never inside of one.
 pub struct Sender {
@@ -283,8 +285,9 @@ impl Receiver {
                     came
                 }
                 no => {
-                    self.story.step(&self.who, quote(&bytes));
-                    let why = format!("what is no message: {}", no.err().unwrap_or_default());
+                    let why = no.err().unwrap_or_default();
+                    let why = format!("what is no message: {why}\n{}", message::fields(&bytes));
+                    self.story.because(NO_MESSAGE);
                     self.story.fails(&self.who, expected, &why)
                 }
             },
@@ -339,6 +342,9 @@ impl Receiver {
             // Of a long body what differs may not be shown otherwise.
             if bare(&expected) == bare(&came) && expected.body.len().max(came.body.len()) > 60 {
                 self.story.mismatch_in(&self.who, &came.told(), &expected.body, &came.body);
+            }
+            if let Some(why) = message::why_differs(&expected, &came) {
+                self.story.because(why);
             }
             self.story.differs(&self.who, &expected.told(), &came.told());
         }
@@ -449,6 +455,7 @@ impl Receiver {
             }
             self.notice(&came);
         }
+        self.is_over.set(true);
         self.story.step(&self.who, "end of stream ok");
     }
 }

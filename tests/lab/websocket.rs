@@ -282,11 +282,19 @@ impl Program {
     }
 }
 
-/// A request in the ladder: its first line, and how long it is.
+/// A request in the story: its first line, what decides about an upgrade, and how
+/// long it is.
 fn shown(head: &[u8]) -> String {
-    let end = head.iter().position(|b| b"\r\n".contains(b)).unwrap_or(head.len());
-    let line = escape(&head[..end.min(60)]);
-    format!("{line} ({} bytes)", head.len())
+    let text = String::from_utf8_lossy(head);
+    let short = |line: &str| escape(&line.as_bytes()[..line.len().min(60)]);
+    let mut told = short(text.split(['\r', '\n']).next().unwrap_or(""));
+    for line in text.lines().skip(1).take(20) {
+        let name = line.split(':').next().unwrap_or("");
+        if ["host", "origin"].iter().any(|decides| name.eq_ignore_ascii_case(decides)) {
+            told += &format!(", {}", short(line));
+        }
+    }
+    format!("{told} ({} bytes)", head.len())
 }
 
 /// Reads the head of an answer, byte by byte: what is behind it stays.
