@@ -31,7 +31,7 @@ fn a_guest_is_greeted_by_name_and_the_others_are_told() {
     eve.hear("* guest-2 left (2 here)");
 
     story.because(
-        "a name is never used again: who gets guest-2 now would be taken for somebody else",
+        "a name is never used again: a newcomer that gets guest-2 now would be taken for the guest that has left",
     );
     let fay = join(&server, "fay", 4, 3);
     ann.hear("* guest-4 joined (3 here)");
@@ -243,7 +243,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
 fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
     let story = Story::new(Rule {
         rule: "a line has at most 4096 bytes without its line end; a longer one is answered once with `! line too long: the limit is 4096 bytes` and thrown away up to its LF; the connection goes on",
-        why: "whoever waits for a line end without a limit stores whatever a stranger sends; count bytes as they came, not characters, and neither LF nor CR LF",
+        why: "a server that waits for a line end without a limit stores whatever a stranger sends; count bytes as they came, not characters, and neither LF nor CR LF",
         read: "lessons/05_threaded_server.md, \"Break it\"",
         by_hand: "head -c 5000 /dev/zero | tr '\\0' x | nc -N 127.0.0.1 12345",
     });
@@ -443,7 +443,7 @@ fn guests_that_vanish_are_told_once_and_nobody_else_notices() {
 fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
     let story = Story::new(Rule {
         rule: "a client that stops reading never delays the others; what the server keeps for it is bounded: past 1 MiB it is disconnected, and the others are told `* guest-3 left (too slow) (2 here)`",
-        why: "a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead",
+        why: "once the system's buffers are full, a write to a client that does not read waits for ever, and a thread that writes to all clients in turn waits with it. And a queue without a bound fills the memory instead",
         read: "lessons/05_threaded_server.md, \"Break it\"",
         by_hand: "nc 127.0.0.1 12345 | sleep 1000 in one terminal, yes | nc 127.0.0.1 12345 in the second, nc 127.0.0.1 12345 in the third",
     });
@@ -473,7 +473,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
     bob.send("much better now\n");
     ann.hear("guest-2: much better now");
 
-    story.because("who is disconnected is closed, however much waits for it");
+    story.because("a client that is disconnected is closed, however much waits for it");
     zed.set_read_timeout(Some(patience())).unwrap();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -490,7 +490,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
         }
     }
 
-    story.because("who reads late, but within 1 MiB, has missed nothing, and gets it in order: what is new waits behind what is old; who leaves still gets what waits");
+    story.because("a guest that reads late, but within 1 MiB, has missed nothing, and gets all of it in order: new lines come after the old ones. A guest that leaves still gets what waits for it");
     let [mut gus, hal] = [4, 5].map(|number| {
         let stream = server.connect_stream();
         stream.set_read_timeout(Some(patience())).unwrap();

@@ -38,7 +38,7 @@ fn goodbye() -> Message {
 fn each_ending_is_told_once_with_its_reason() {
     let story = Story::new(Rule {
         rule: "the others get LEAVE with the reason: `left` after a LEAVE, `disconnected` where the stream ends without one, inside a message or by a reset, `protocol error` for what is no message; once, and after all that was said before",
-        why: "the first that ends a connection is its reason; what is noticed later (the end of the stream behind a LEAVE, a failing write) is no news",
+        why: "the first that ends a connection is its reason; what is noticed later (the end of the stream after a LEAVE, a failing write) is no news",
         read: "lessons/07_disconnects.md, \"The idea\"",
         by_hand: "cargo run --example 07_disconnects join ann, in two terminals with two names; /quit in one; again, and kill -9 it",
     });
@@ -58,7 +58,7 @@ fn each_ending_is_told_once_with_its_reason() {
         // The name is free each time.
         let zed = server.admit("zed", "ann, bob, zed");
         let word = story.word();
-        // Last words, and the end behind them, lie there before the server looks.
+        // The last words and the end of the stream are there before the server looks.
         server.freeze();
         zed.sends(format!("TEXT 1 \"{word}\", {what}"), &[text(1, &word).bytes(), last].concat());
         zed.close_sending();
@@ -89,7 +89,7 @@ fn each_ending_is_told_once_with_its_reason() {
             other.gets_next(&left("zed", "disconnected"));
         }
     }
-    story.because("LEAVE is a goodbye, and the server's turn to close; what is no message is answered with an ERROR first. And who has not joined leaves nobody");
+    story.because("LEAVE is a goodbye, and the server's turn to close; what is no message is answered with an ERROR first. A client that never joined is not announced");
     let zed = server.admit("zed", "ann, bob, zed");
     let nobody = server.visit("nobody");
     for peer in [&zed, &nobody] {
@@ -116,8 +116,8 @@ fn each_ending_is_told_once_with_its_reason() {
 fn many_who_vanish_are_told_once_and_their_names_are_free() {
     const CROWD: usize = 40;
     let story = Story::new(Rule {
-        rule: "each ending is told once, whoever notices it first, and then the name is free",
-        why: "the thread that reads finds the end, and so does whoever writes: one place must decide, tell it, and forget the name in the same moment",
+        rule: "each ending is told once, whichever part of the server notices it first, and then the name is free",
+        why: "the thread that reads notices the end, and so does the thread that writes: one place must decide, tell it, and forget the name in the same moment",
         read: "lessons/07_disconnects.md, \"Break it\"",
         by_hand: "cargo run --example 07_disconnects join zed, in two terminals: kill -9 one of them, and join again under its name",
     });
@@ -210,7 +210,7 @@ fn many_who_vanish_are_told_once_and_their_names_are_free() {
 #[test]
 fn who_leaves_gets_what_waits_and_who_never_reads_is_too_slow() {
     let story = Story::new(Rule {
-        rule: "past 1 MiB in the server's own queue a client is disconnected, and the others get LEAVE with the body `too slow`; who says LEAVE before that gets all that waits for it, and is closed",
+        rule: "past 1 MiB in the server's own queue a client is disconnected, and the others get LEAVE with the body `too slow`; a client that says LEAVE before that gets all that waits for it, and is closed",
         why: "a write to somebody who does not read waits for ever once the system's buffers are full, and a queue without a bound fills the memory: so there is a queue for each client, with a bound. What is in it belongs to the client, also when it goes",
         read: "lessons/07_disconnects.md, \"Break it\"",
         by_hand: "cargo run --example 07_disconnects join zed, stopped with kill -STOP; yes | cargo run --example 07_disconnects join ann; and bob in a third terminal",
@@ -225,7 +225,7 @@ fn who_leaves_gets_what_waits_and_who_never_reads_is_too_slow() {
 fn who_is_silent_is_asked_and_then_timed_out() {
     const HEARTBEAT: Duration = Duration::from_secs(1);
     let story = Story::new(Rule {
-        rule: "who is silent for one heartbeat gets PING; who is silent for two more is disconnected, and the others get LEAVE with the body `timed out`; who has not joined likewise, and nobody is told",
+        rule: "a client that is silent for one heartbeat gets PING; after two more silent heartbeats it is disconnected, and the others get LEAVE with the body `timed out`. A client that has not joined is treated in the same way, and nobody is told",
         why: "a client whose cable is cut sends nothing, not even an end: its silence is all there is. What the server sends to it says nothing about it",
         read: "lessons/07_disconnects.md, \"The idea\"",
         by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 1000; then join ann and join zed, and stop zed with kill -STOP",
@@ -271,7 +271,7 @@ fn who_is_silent_is_asked_and_then_timed_out() {
     not_before(1, started, "the next PING");
     // It hears all, and says nothing.
     let expected = left("zed", "timed out");
-    story.because("who hears what others say, but says nothing, not even PONG, is silent: what the server sends is no sign of life");
+    story.because("a client that hears what others say, but says nothing, not even PONG, is silent: what the server sends is no sign of life");
     // The PINGs to somebody who answers them are the clock.
     let clock = server.connect("clock");
     for beat in 1.. {
@@ -290,10 +290,10 @@ fn who_is_silent_is_asked_and_then_timed_out() {
     ann.gets(&expected);
     story.because("a heartbeat after the PING is not the end: there are two");
     not_before(3, started, &expected.told());
-    story.because("who is timed out is disconnected: for its side too the stream ends");
+    story.because("a client that is timed out is disconnected: its own stream ends, too");
     closes(&story, &zed, "since its second PING was not answered");
     nobody.gets_ping();
-    story.because("who has not joined is held to the heartbeat too, or connections that nobody uses pile up; its end is told to nobody");
+    story.because("the heartbeat is also for a client that has not joined, or connections that nobody uses pile up; its end is told to nobody");
     closes(&story, &nobody, "since it said nothing at all");
 
     story.because("half a message is no sign of life, and does not stop the clock either");
@@ -325,13 +325,13 @@ fn closes(story: &Story, peer: &Peer, why: &str) {
 #[test]
 fn any_message_is_a_sign_of_life() {
     let story = Story::new(Rule {
-        rule: "who sends anything now and then stays, joined or not: PONG, TEXT, PING, ERROR or a refused JOIN, any message is a sign of life",
+        rule: "a client that sends something in each heartbeat stays, joined or not: PONG, TEXT, PING, ERROR or a refused JOIN, any message is a sign of life",
         why: "the heartbeat looks for those who are gone, not for those who keep quiet: whatever message comes, its sender is there",
         read: "lessons/07_disconnects.md, \"The idea\"",
         by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 2000; then join ann, and type a line now and then",
     });
     // On a machine that is busy elsewhere, a sign of life may come too late, and
-    // whoever is thrown out then is thrown out rightly. Not so the second time.
+    // then the server is right to disconnect its sender. The second time it is not.
     let mut lost = None;
     for heartbeat in ["400", "2500"] {
         lost = lost_among_the_living(&story, heartbeat);
@@ -392,7 +392,7 @@ fn try_to_say(peer: &Peer, message: &Message) {
 #[test]
 fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
     let story = Story::new(Rule {
-        rule: "`/quit`, SIGTERM and Ctrl-C stop the server: every connection gets LEAVE with an empty sender and the body `server is shutting down`, behind all that waits for it, and the end of the stream; it prints `bye`, exits with 0, and its port is free. The end of its input alone stops nothing",
+        rule: "`/quit`, SIGTERM and Ctrl-C stop the server: every connection gets LEAVE with an empty sender and the body `server is shutting down`, after all that waits for it, and then the end of the stream; it prints `bye`, exits with 0, and its port is free. The end of its input alone stops nothing",
         why: "a program that just ends takes what was on its way with it, and nobody knows whether it will be back",
         read: "lessons/07_disconnects.md, \"Run it\"",
         by_hand: "cargo run --example 07_disconnects, then join ann in a second terminal; Ctrl-C in the first one",
@@ -458,11 +458,11 @@ fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
         story.fails("server --> ann", "the goodbye, and right after it the end", &late);
     }
 
-    story.because("the goodbye goes the way of all else: behind what still waits in the server's own queue, and only then the end");
+    story.because("the goodbye goes the way of all other messages: after what still waits in the server's own queue; and only then comes the end of the stream");
     let server = serve(&story);
     let [ann, bob] = server.admit_all(["ann", "bob"]);
     let enough = never_reads(&story, &server, [&ann, &bob], None);
-    story.because("the goodbye goes the way of all else: behind what still waits in the server's own queue, and only then the end");
+    story.because("the goodbye goes the way of all other messages: after what still waits in the server's own queue; and only then comes the end of the stream");
     let all = [&ann, &bob];
     let Some((late, last)) = reads_late(&story, &server, all, "late", enough) else { return };
     server.quit();
@@ -611,7 +611,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_checked() {
 
     no_descriptors_left(&story);
 
-    story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options stand in any order", "lessons/01_bind_listen.md, \"Run it\"");
+    story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
     let taken = server.address.to_string();
     story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
     story.usual_words(PROGRAM);
@@ -680,7 +680,7 @@ fn no_descriptors_left(story: &Rc<Story>) {
 fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
     let story = Story::new(Rule {
         rule: "a client answers PING with PONG of the same sequence at any time; at LEAVE with an empty sender it prints `* server is shutting down` and exits with 0; a reset is a line and exit status 1",
-        why: "who waits for the keyboard can't answer a PING: the thread that reads from the server answers. And a server that says goodbye is no failure",
+        why: "a thread that waits for the keyboard can't answer a PING: the thread that reads from the server answers. And a server that says goodbye is no failure",
         read: "lessons/07_disconnects.md, \"The code\"",
         by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 200; then join ann, type nothing, and /quit the server after a while",
     });
@@ -720,7 +720,7 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
     client.screen.expect_end();
     client.expect_exit(0);
 
-    story.because("who has said goodbye may still hear the server's");
+    story.because("a client that has said goodbye may still hear the server's goodbye");
     let client = story.joins(PROGRAM, "ann", &mock_server.address);
     let server = mock_server.admits("ann");
     client.screen.expect_line("* welcome, ann (here: ann)");
@@ -768,7 +768,7 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
 #[test]
 fn a_whole_room_of_clients_hears_how_each_of_them_ends() {
     let story = Story::new(Rule {
-        rule: "server and clients together: who types `/quit` has `left`, who is killed is `disconnected`, who is stopped is `timed out`, who types nothing stays; when the server stops, all say so and exit with 0",
+        rule: "server and clients together: a client that types `/quit` has `left`, one that is killed is `disconnected`, one that is stopped is `timed out`, one that types nothing stays; when the server stops, all say so and exit with 0",
         why: "each half may be right by the contract alone; here they meet",
         read: "lessons/07_disconnects.md, \"Run it\"",
         by_hand: "cargo run --example 07_disconnects serve --heartbeat-ms 1000; then join ann, bob, eve in three terminals",

@@ -183,7 +183,7 @@ static CLIENTS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
     ])
 });
 
-/// What every test with a WebSocket needs, and every one with a room behind it.
+/// What every test with a WebSocket needs, and every one with a room.
 pub static UPGRADES: First = First {
     test: "an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page",
     what: "upgrade a connection to WebSocket",

@@ -141,7 +141,7 @@ impl Message {
             told += &format!(" {}", self.sequence);
         }
         if !self.sender.is_empty() {
-            // In quotes where it could be mistaken for what stands around it.
+            // In quotes where it could be mistaken for what is around it.
             let plain = String::from_utf8_lossy(&self.sender).chars().all(char::is_alphanumeric);
             told.push(' ');
             told += &if plain { escape(&self.sender) } else { quote(&self.sender) };

@@ -7,6 +7,7 @@
 //! | `LAB` | the command that runs in place of the shipped example |
 //! | `LAB_PATIENCE` | multiplies every deadline, for a slow machine (1) |
 //! | `LAB_SEED` | repeats a run with the random words of an earlier one |
+//! | `LAB_STORY` | `all` tells all steps of a failed test, not only the last ten |
 //!
 //! `cleanup` ends tests that take too long, and all programs; `story` knows what has happened and tells it when a test fails; `feed`
 //! collects what arrives; `first` tries what most tests build on; `program` starts and ends programs; `peer` is the

@@ -215,7 +215,7 @@ impl Receiver {
 
     #[track_caller]
     fn nothing_more(&self, must_end: bool) {
-        // Who does not close once never does: wait for it only once.
+        // A server that does not close once never does: wait for it only once.
         static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
         loop {
             let wait = !must_end && LEFT_OPEN.load(Ordering::Relaxed);

@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then. (Or the program is slow to start: build it first, and try LAB_PATIENCE=3.)";
-const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
+const NOT_STARTED: &str = "the program has ended before it listened, and what it said is told above. (If it could not be started at all, look at the command in LAB.)";
 
 const TIME_WAIT: &str = "where the server was the first to close a connection, its side of it stays in TIME_WAIT for a minute (RFC 9293, section 3.6), and nobody can bind that port, unless the listener's socket is set to reuse the address: SO_REUSEADDR, before bind. Rust's std does that, and Node and Java do on Linux; C, Python and others must be told";
 
@@ -344,12 +344,10 @@ impl Ended {
         self.code(2)
             .prints("nothing", str::is_empty)
             .warns(&format!("a line that names \"{name}\""), |text| text.contains(name))
-            .warns("then the usage, in which ADDRESS or the program's words stand", |text| {
-                text.trim_end().lines().count() > 1
-            })
+            .warns("then the usage", |text| text.trim_end().lines().count() > 1)
     }
 
-    /// A word on standard error for a person. A prompt may stand before it.
+    /// A word on standard error for a person. A prompt may come before it.
     #[track_caller]
     pub fn a_word_about(self, about: &str) -> Ended {
         self.warns(&format!("a line that says {about}"), |text| {
@@ -391,8 +389,8 @@ impl Ended {
 }
 
 impl Program {
-    /// Another door of the same server.
-    pub fn door(&self, address: SocketAddr) -> Program {
+    /// Another listener of the same server.
+    pub fn listener(&self, address: SocketAddr) -> Program {
         Program {
             story: Rc::clone(&self.story),
             step: self.step.clone(),
@@ -414,7 +412,7 @@ impl Program {
         Peer::new(&self.story, name, "server", stream)
     }
 
-    /// Connects to a door that may still be about to open.
+    /// Connects to a listener that may still be about to open.
     #[track_caller]
     pub fn connect_in_time(&self) -> TcpStream {
         let mut stream = None;
@@ -440,9 +438,9 @@ impl Program {
 
     /// Connects `count` times from threads of their own: the system may not let
     /// them in before the server has accepted others.
-    pub fn connect_later(&self, count: usize) -> Vec<Coming> {
+    pub fn connect_later(&self, count: usize) -> Vec<Connecting> {
         let address = self.address;
-        let connect = move |number| Coming {
+        let connect = move |number| Connecting {
             name: format!("client {number}"),
             story: Rc::clone(&self.story),
             stream: thread::spawn(move || TcpStream::connect_timeout(&address, patience())),
@@ -634,13 +632,13 @@ impl Program {
 }
 
 /// A client that is still connecting.
-pub struct Coming {
+pub struct Connecting {
     story: Rc<Story>,
     name: String,
     stream: JoinHandle<io::Result<TcpStream>>,
 }
 
-impl Coming {
+impl Connecting {
     /// Waits until it has connected.
     #[track_caller]
     pub fn join(self) -> Peer {
@@ -865,7 +863,7 @@ fn command(name: &str, args: &[&str]) -> Command {
 pub fn announce(name: &str) {
     static GRADED: Once = Once::new();
     GRADED.call_once(|| {
-        // Who runs each test by itself has said it for all of them.
+        // A runner with a process for each test has said it for all of them.
         if !super::runner::runs_one() {
             let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
             let _ = writeln!(io::stderr(), "this grades {graded}");

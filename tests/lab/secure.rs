@@ -168,7 +168,7 @@ fn for_owner() -> OpenOptions {
     options
 }
 
-/// Who may do what with a file, where the system says so in this way: `rw-------`
+/// The permissions of a file, where the system says so in this way: `rw-------`
 /// is 0o600.
 #[cfg(unix)]
 pub fn mode(path: &str) -> Option<u32> {
@@ -191,7 +191,7 @@ pub fn open_to_all(path: &str) {
 #[cfg(not(unix))]
 pub fn open_to_all(_: &str) {}
 
-/// The bytes that passlib's base64 stands for: `.` in place of `+`, and nothing
+/// The bytes that passlib's base64 means: `.` in place of `+`, and nothing
 /// to fill up.
 pub fn from_ab64(text: &str) -> Option<Vec<u8>> {
     let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./";
@@ -359,11 +359,11 @@ pub struct Front {
 
 impl Front {
     /// Shows this certificate of the folder to all who come, and brings them to
-    /// `behind`.
-    pub fn open(folder: &Folder, certificate: &str, behind: &str) -> Front {
+    /// `backend`.
+    pub fn open(folder: &Folder, certificate: &str, backend: &str) -> Front {
         let path = |end: &str| folder.path(&format!("{certificate}.{end}"));
         let text =
-            format!("{CONF}cert = {}\nkey = {}\nconnect = {}\n", path("pem"), path("key"), behind);
+            format!("{CONF}cert = {}\nkey = {}\nconnect = {}\n", path("pem"), path("key"), backend);
         let conf = folder.file(&format!("{certificate}.conf"), &text);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -390,7 +390,7 @@ impl Drop for Front {
     }
 }
 
-/// What a trap does with who comes.
+/// What a trap does with clients that connect.
 #[derive(Clone, Copy)]
 pub enum Manner {
     /// Only listens.
@@ -444,7 +444,7 @@ impl Trap {
 
 /// Reads from one who came, until its end.
 fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
-    let mut behind = None;
+    let mut backend = None;
     match manner {
         Manner::Closes => drop(stream.shutdown(Shutdown::Write)),
         Manner::PassesOn(address) => {
@@ -454,14 +454,14 @@ fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
                 let _ = io::copy(&mut from, &mut back);
                 let _ = back.shutdown(Shutdown::Write);
             });
-            behind = Some((to, answers));
+            backend = Some((to, answers));
         }
         Manner::Listens | Manner::Answers(_) => {}
     }
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
         note(&buffer[..count]);
-        if let Some((to, _)) = &mut behind {
+        if let Some((to, _)) = &mut backend {
             let _ = to.write_all(&buffer[..count]);
         }
         if let Manner::Answers(answer) = manner {
@@ -469,7 +469,7 @@ fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
             let _ = stream.shutdown(Shutdown::Write);
         }
     }
-    if let Some((to, answers)) = behind {
+    if let Some((to, answers)) = backend {
         let _ = to.shutdown(Shutdown::Write);
         // Not before all of it has come through TLS.
         let _ = answers.join();

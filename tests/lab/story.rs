@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Once, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What a test stands for, in the words that its failure prints.
+/// The rule of a test, in the words that its failure prints.
 #[allow(clippy::struct_field_names)]
 pub struct Rule {
     /// The rule, as the contract has it.
@@ -54,7 +54,7 @@ pub struct Story {
     watch: Watch,
 }
 
-/// Who is connected to a server of this test.
+/// A peer that is connected to a server of this test.
 struct Connected {
     who: String,
     feed: Feed,
@@ -422,7 +422,7 @@ fn next_random(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Bytes as they would stand in a string: `one\ntwo\xff`.
+/// Bytes as they are written in a string: `one\ntwo\xff`.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {

@@ -76,7 +76,7 @@ pub fn settled(pid: u32) -> bool {
     })
 }
 
-/// The state of each thread: the letter behind the name in
+/// The state of each thread: the letter after the name in
 /// `/proc/PID/task/*/stat`, proc(5).
 pub fn states(pid: u32) -> Vec<char> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };

@@ -88,7 +88,7 @@ pub struct Answering {
     /// The header that is coming, and how much of it was passed on.
     header: Vec<u8>,
     passed: usize,
-    /// How much is to come behind the header.
+    /// How much is to come after the header.
     rest: usize,
     /// Whether that belongs to a PING.
     pinged: bool,
@@ -123,7 +123,7 @@ impl Answering {
                 self.passed = self.header.len();
             }
             let Some(header) = self.header.first_chunk::<HEADER_BYTES>() else { continue };
-            // As if nothing came behind it: what is no message is passed on.
+            // As if nothing came after it: what is no message is passed on.
             let lengths =
                 [16, 18].map(|at| usize::from(u16::from_be_bytes([header[at], header[at + 1]])));
             let mut alone = *header;
@@ -411,7 +411,7 @@ impl Receiver {
 
     #[track_caller]
     fn no_more(&self, must_end: bool) {
-        // Who does not close once never does: wait for it only once.
+        // A server that does not close once never does: wait for it only once.
         static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
         let expected = "nothing more, then the end of the stream";
         loop {
@@ -474,7 +474,7 @@ fn about(message: &Message) -> Vec<u8> {
     }
 }
 
-/// Who sends messages and hears them, whatever they are carried in.
+/// A peer that sends and receives messages, whatever carries them.
 pub trait Talks: Deref<Target = Receiver> {
     /// Sends messages in one piece, told as `what`.
     fn sends_all(&self, what: String, messages: &[Message]);
@@ -673,7 +673,7 @@ pub fn never_reads(
     is_too_slow(story, server.admit_stream("zed"), [ann, bob], why)
 }
 
-/// The same for a zed who has just asked to be let in, and for others who may
+/// The same for a zed that has just sent its JOIN, and for others that may
 /// talk in another way.
 #[track_caller]
 pub fn is_too_slow(
@@ -682,7 +682,7 @@ pub fn is_too_slow(
     [ann, bob]: [&dyn Talks; 2],
     why: Option<&str>,
 ) -> usize {
-    story.because("a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead");
+    story.because("once the system's buffers are full, a write to a client that does not read waits for ever, and a thread that writes to all clients in turn waits with it. And a queue without a bound fills the memory instead");
     for other in [ann, bob] {
         other.gets(&join("zed"));
     }
@@ -705,7 +705,7 @@ pub fn is_too_slow(
         story.fails("server --> bob", "patience with zed up to 1 MiB", &what);
     }
     ann.gets(&expected);
-    story.because("who is disconnected is closed, however much waits for it");
+    story.because("a client that is disconnected is closed, however much waits for it");
     ends(story, "server --> zed", zed);
     let better = text(1, "much better now");
     bob.sends_all(better.told(), std::slice::from_ref(&better));
@@ -752,7 +752,7 @@ pub fn reads_late(
 /// Somebody reads late, and says LEAVE before that: all that waits must come.
 #[track_caller]
 pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], enough: usize) {
-    story.because("who has said LEAVE gets what was queued for it, in order, and then the end of the stream, though it closes nothing itself");
+    story.because("a client that has said LEAVE gets what was queued for it, in order, and then the end of the stream, though it closes nothing itself");
     let Some((gus, last)) = reads_late(story, server, [ann, bob], "gus", enough) else { return };
     story.step("gus --> server", "LEAVE");
     let _ = (&gus).write_all(&message::message(LEAVE, "", "").bytes());
@@ -765,7 +765,7 @@ pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], 
     gus.gets_no_more();
 }
 
-/// What is no message comes right after a JOIN, and then with much behind it:
+/// What is no message comes right after a JOIN, and then with much after it:
 /// all that the server has to say must arrive, and then the end of the stream.
 #[track_caller]
 pub fn errors_arrive(story: &Rc<Story>, server: &Program, ann: &Peer, why: &str) {
