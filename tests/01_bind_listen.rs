@@ -34,7 +34,7 @@ fn the_first_line_printed_says_where_the_server_really_listens() {
 fn a_client_gets_the_greeting_and_then_the_end_of_the_stream() {
     let story = Story::new(Rule {
         rule: "each client gets `hello from 01_bind_listen` and a line end, once, and is closed, without having said anything",
-        why: "whoever accepts can write at once; the end of the stream comes when the connection is closed, not when the function returns",
+        why: "a server can write as soon as it has accepted; the end of the stream comes when the connection is closed, not when the function returns",
         read: "lessons/01_bind_listen.md, \"The code\"",
         by_hand: "nc 127.0.0.1 12345 </dev/null",
     });
@@ -163,7 +163,7 @@ fn it_listens_where_it_was_told_and_nowhere_else() {
 fn an_ipv6_address_and_a_host_name_are_addresses_too() {
     let story = Story::new(Rule {
         rule: "ADDRESS is HOST:PORT, and HOST may be a name, an IPv4 address, or an IPv6 address in brackets",
-        why: "the port stands behind the last colon; brackets keep the colons of IPv6 apart from it",
+        why: "the port comes after the last colon; brackets keep the colons of IPv6 apart from it",
         read: "lessons/01_bind_listen.md, \"The idea\"",
         by_hand: "cargo run --example 01_bind_listen '[::1]:12345'",
     });
@@ -213,11 +213,13 @@ fn arguments_are_explained_or_refused() {
         read: "lessons/01_bind_listen.md, \"Run it\"",
         by_hand: "cargo run --example 01_bind_listen 12345; echo $?",
     });
-    for help in ["-h", "--help"] {
-        story.run(PROGRAM, &[help]).code(0).prints("a usage", |text| !text.trim().is_empty());
-    }
-    for wrong in ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "--loud"] {
-        story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
-    }
-    story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+    story.together(|| {
+        for help in ["-h", "--help"] {
+            story.run(PROGRAM, &[help]).code(0).prints("a usage", |text| !text.trim().is_empty());
+        }
+        for wrong in ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "--loud"] {
+            story.run(PROGRAM, &[wrong]).usage_error_about(wrong);
+        }
+        story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+    });
 }

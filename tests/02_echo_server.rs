@@ -269,10 +269,15 @@ fn addresses_and_arguments_are_as_in_step_01() {
         read: "lessons/01_bind_listen.md, \"Run it\"",
         by_hand: "cargo run --example 02_echo_server 12345; echo $?",
     });
+    story.usual_arguments(PROGRAM);
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
-    story.usual_arguments(PROGRAM);
+    let server = story.starts_again(&server, &[], &[]);
+    let ann = server.connect("ann");
+    ann.send("here again");
+    ann.expect_bytes(b"here again");
+    ann.leave();
     if lab::has_ipv6() {
         let server = story.serve(PROGRAM, &["[::1]:0"]);
         let ann = server.connect("ann");

@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{MockServer, Rule, Story, client_arguments};
+use lab::{MockServer, Rule, Story, client_arguments, endless_line};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "03_client";
@@ -61,7 +61,7 @@ fn the_next_line_waits_for_the_answer() {
 fn an_answer_is_a_line_however_it_arrives() {
     let story = Story::new(Rule {
         rule: "an answer ends at its line end: not where a read ends",
-        why: "TCP keeps bytes in order but forgets where each write ended: read on until the LF, and keep what came behind it for the next answer",
+        why: "TCP keeps bytes in order but forgets where each write ended: read on until the LF, and keep what came after it for the next answer",
         read: "lessons/03_client.md, \"The idea\"",
         by_hand: "nc -l 127.0.0.1 12345 as the server: answer in two pieces (Ctrl-D sends half a line), then with two lines at once",
     });
@@ -179,6 +179,9 @@ fn long_lines_pass_both_ways() {
         server.send(format!("{answer}\n"));
         client.screen.expect_line(&answer);
     }
+    client.types("endless\n");
+    server.expect_line("endless");
+    endless_line(&story, &client, &server);
 }
 
 #[test]

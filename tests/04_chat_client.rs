@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{MockServer, Rule, Story, client_arguments};
+use lab::{MockServer, Rule, Story, client_arguments, endless_line};
 use std::net::TcpListener;
 
 const PROGRAM: &str = "04_chat_client";
@@ -113,6 +113,7 @@ fn a_line_is_a_line_however_it_arrives() {
         server.send(format!("{line}\n"));
         client.screen.expect_line(&line);
     }
+    endless_line(&story, &client, &server);
 }
 
 #[test]

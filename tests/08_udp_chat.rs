@@ -29,7 +29,7 @@ const AT_22_13_20: u64 = 1_700_000_000_000;
 fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME only if its body is the cookie that the server made for that very address and port, with a key drawn at its start; with CHALLENGE otherwise; and nothing is remembered of the question",
-        why: "anyone can write any address on a datagram. Only who gets the answer at that address can send the cookie back: so it must be different for each address and port, and nobody may be able to guess it",
+        why: "anyone can write any address on a datagram. Only somebody who gets the answer at that address can send the cookie back: so it must be different for each address and port, and nobody may be able to guess it",
         read: "lessons/08_udp_chat.md, \"The idea\"",
         by_hand: "cargo run --example 08_udp_chat join ann, while Wireshark looks at port 12345",
     });
@@ -39,7 +39,7 @@ fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
     story.because("who only asks is not here yet: neither the name nor the asker may be kept, or forged questions fill the server's memory and use up its names");
     let [ann, eve] = ["ann", "eve"].map(|name| server.udp_peer(name));
     eve.asks("ann");
-    // Whether a name is free is nothing for who may not even be there.
+    // Whether a name is free is not told to somebody who may not even be there.
     for name in ["bob", "", "no name"] {
         ann.asks(name);
     }
@@ -61,7 +61,7 @@ fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
     ann.asks_with("ann", &others);
     // The same port of another computer.
     let elsewhere = SocketAddr::new(another_loopback(), ann.address().port());
-    if let Some(elsewhere) = server.postbox_at("ann elsewhere", elsewhere) {
+    if let Some(elsewhere) = server.udp_peer_at("ann elsewhere", elsewhere) {
         elsewhere.asks_with("ann", &first);
         let another = elsewhere.cookie.borrow().clone();
         ann.asks_with("ann", &another);
@@ -103,7 +103,7 @@ fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
 #[test]
 fn a_name_belongs_to_one_address_until_it_leaves() {
     let story = Story::new(Rule {
-        rule: "a name that won't do, or that is taken, is an ERROR, and the client may ask again; a repeated JOIN from who is here gets WELCOME again, told to nobody; LEAVE frees the name at once",
+        rule: "a name that won't do, or that is taken, is an ERROR, and the client may ask again; a repeated JOIN from a member gets WELCOME again, told to nobody; LEAVE frees the name at once",
         why: "WELCOME may be lost: then the client asks again, and it is no second joining. Members are known by their address and port, names are compared without regard to case",
         read: "lessons/08_udp_chat.md, \"The code\"",
         by_hand: "cargo run --example 08_udp_chat join ann, in two terminals",
@@ -132,7 +132,7 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
     for other in [&zoe, &ann] {
         other.gets(&join("émile"));
     }
-    // With the cookie, and without: who is here has shown it once.
+    // With the cookie, and without: a member has shown it once.
     for body in [&eve.cookie.borrow()[..], b"", b"wrong"] {
         eve.say(&message(JOIN, "émile", body));
         eve.gets(&welcome("émile", "Zoe, ann, émile"));
@@ -146,7 +146,7 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
     }
 
     story.because(
-        "who has left is a stranger again, and the name is free as soon as the others are told",
+        "a member that has left is a stranger again, and the name is free as soon as the others are told",
     );
     ann.say(&message(LEAVE, "", ""));
     for other in [&zoe, &eve] {
@@ -175,7 +175,7 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
 fn crowd(story: &Rc<Story>) {
     // So many of 32 bytes, and `, ` between them, have 1120 bytes.
     const FIT: usize = 33;
-    story.because("all names stand in WELCOME, in the order of their bytes, as long as its body has at most 1148 bytes; then it ends with `, and N more`, and your own is among those shown");
+    story.because("all names are in WELCOME, in the order of their bytes, as long as its body has at most 1148 bytes; then it ends with `, and N more`, and your own is among those shown");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let mut names: Vec<String> = (0..FIT)
         .map(|i| {
@@ -186,7 +186,7 @@ fn crowd(story: &Rc<Story>) {
     for at in (1..names.len()).rev() {
         names.swap(at, story.number(at + 1));
     }
-    // The last in the order of bytes: whoever shows the first ones forgets it.
+    // The last in the order of bytes: a server that shows the first names leaves it out.
     names.push("z".repeat(32));
     let mut here: Vec<&str> = Vec::new();
     let mut guests = Vec::new();
@@ -226,7 +226,7 @@ fn crowd(story: &Rc<Story>) {
 fn a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address() {
     let story = Story::new(Rule {
         rule: "TEXT goes to every other member and never back to its sender: with the name under which that address joined, the server's time and the sender's sequence; cleaned; an empty one is dropped",
-        why: "UDP has no connections: the address and port of a datagram say who sent it, not what stands in it. The sequence is passed on as it came, so that receivers can see what is missing",
+        why: "UDP has no connections: the address and port of a datagram say who sent it, not its contents. The sequence is passed on as it came, so that receivers can see what is missing",
         read: "lessons/08_udp_chat.md, \"The code\"",
         by_hand: "cargo run --example 08_udp_chat join ann, and bob, and eve, in three terminals",
     });
@@ -285,7 +285,7 @@ fn a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address() {
 fn one_datagram_is_one_message_and_strangers_learn_nothing() {
     let story = Story::new(Rule {
         rule: "a datagram that is not exactly one message, or whose body has over 1148 bytes, gets one ERROR if it came from a member, who stays one, and nothing otherwise; a stranger's PING gets PONG, a stranger's TEXT `join first`, all else nothing; ERROR and PONG are never answered",
-        why: "a datagram has its borders: what stands in it must be the message, the whole message, and nothing but the message. And two programs that answer an ERROR with an ERROR never stop",
+        why: "a datagram has its borders: it must hold one whole message, and nothing else. And two programs that answer an ERROR with an ERROR never stop",
         read: "lessons/08_udp_chat.md, \"Break it\"",
         by_hand: "echo hello | nc -u -w 1 127.0.0.1 12345",
     });
@@ -326,7 +326,7 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
         who.say(&pong(7));
         who.hears_nothing_else();
     }
-    story.because("to somebody who has not joined the server says as little as possible: who forges an address has the server write to it");
+    story.because("to somebody who has not joined the server says as little as possible: somebody who forges an address makes the server write to that address");
     zed.say(&message(LEAVE, "ann", ""));
     zed.hears_nothing_else();
     zed.say(&text(1, "hello"));
@@ -372,13 +372,9 @@ fn no_messages() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("19 of the 20 bytes of a header", whole[..19].to_vec(), "about half a header"),
         ("a header that announces 5 bytes, alone", whole[..20].to_vec(), "about what is missing"),
         ("TEXT without its last byte", whole[..24].to_vec(), "about what is missing"),
-        ("TEXT and one byte more", [&whole[..], b"!"].concat(), "about the byte behind it"),
-        ("two TEXTs in one datagram", whole.repeat(2), "about the bytes behind the first"),
-        (
-            "TEXT of 1200 bytes, and one more",
-            [&full[..], b"!"].concat(),
-            "about the byte behind it",
-        ),
+        ("TEXT and one byte more", [&whole[..], b"!"].concat(), "about the byte after it"),
+        ("two TEXTs in one datagram", whole.repeat(2), "about the bytes after the first"),
+        ("TEXT of 1200 bytes, and one more", [&full[..], b"!"].concat(), "about the byte after it"),
         ("TEXT in a datagram of 9000 bytes", [&whole[..], &[0; 8975]].concat(), "about its length"),
         ("TEXT with magic \"XH\"", with(0, b'X'), "about the magic"),
         ("TEXT with version 2", with(2, 2), "about the version"),
@@ -444,8 +440,9 @@ fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
     passes(&[u32::MAX - 1, u32::MAX, u32::MAX - 63]);
     drops(&[u32::MAX, u32::MAX - 64]);
 
-    story
-        .because("JOIN from who is here changes nothing; who leaves and joins again counts from 1");
+    story.because(
+        "a JOIN from a member changes nothing; a member that leaves and joins again counts from 1",
+    );
     ann.asks_again("ann");
     ann.gets(&welcome("ann", "ann, bob"));
     drops(&[u32::MAX, 1]);
@@ -498,7 +495,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
             other.gets(&said.clone().by("eve"));
         }
     }
-    story.because("who answers PING, or says anything else in time, stays; who says nothing for three heartbeats is gone, and the others are told once");
+    story.because("a member that answers PING, or says anything else in time, stays; one that says nothing for three heartbeats is gone, and the others are told once");
     story.step("zed and yan", "say nothing more; ann, bob and eve answer each PING at once");
     let gone = [left("zed", "timed out"), left("yan", "timed out")];
     let when = eve.gets_all(&gone)[0];
@@ -516,7 +513,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
         story.fails("server --> eve", &expected, &waited);
     }
 
-    story.because("who was timed out is a stranger again, and the name is free");
+    story.because("a member that was timed out is a stranger again, and the name is free");
     zed.say(&text(1, "was I asleep?"));
     zed.gets_after_leaving(&error("join first"));
     let asked = zed.pings();
@@ -524,7 +521,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
     for other in [&ann, &bob, &eve] {
         other.gets(&join("zed"));
     }
-    story.because("who has answered is asked again when the next heartbeat is over; what the server itself sends is no sign of life");
+    story.because("a member that has answered is asked again when the next heartbeat is over; what the server itself sends is no sign of life");
     story.step("zed", "says nothing more; the others answer each PING, bob with a TEXT");
     for other in [&ann, &bob, &eve] {
         other.gets(&left("zed", "timed out"));
@@ -533,9 +530,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
         story.fails("server --> zed", "PING after one heartbeat", "LEAVE without having asked");
     }
 
-    story.because(
-        "who has not joined is not known: there is nobody to wait for, and nobody to be told",
-    );
+    story.because("a stranger is not known: there is nobody to wait for, and nobody to be told");
     sue.hears_nothing_else();
     if sue.pings() > 0 {
         story.fails("server --> sue", "nothing: she only asked", "PING");
@@ -546,7 +541,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
 fn the_server_stops_loses_and_starts_as_it_is_told() {
     let story = Story::new(Rule {
         rule: "`/quit` or SIGTERM or SIGINT: every member gets LEAVE from nobody, `server is shutting down`, then the server prints `bye` and exits with 0; --loss throws away that share of what it would have sent; arguments as in step 01",
-        why: "whoever stops a server has it say goodbye first: in UDP nobody would notice otherwise. With --loss you can see on one computer what a bad network does",
+        why: "a server that is asked to stop says goodbye first: in UDP nobody would notice otherwise. With --loss you can see on one computer what a bad network does",
         read: "lessons/08_udp_chat.md, \"Run it\"",
         by_hand: "cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30",
     });
@@ -603,7 +598,7 @@ fn the_server_stops_loses_and_starts_as_it_is_told() {
 fn stops(server: &Program, how: &str, members: &[&UdpPeer]) {
     match how {
         "SIGTERM" if cfg!(unix) => server.terminate(),
-        // Whoever runs the tests in the background may have it ignored.
+        // It may be ignored where the tests run in the background.
         "SIGINT" if cfg!(unix) && !ignores_interrupts() => server.interrupt(),
         _ => server.quit(),
     }
@@ -618,26 +613,30 @@ fn stops(server: &Program, how: &str, members: &[&UdpPeer]) {
 #[track_caller]
 fn arguments_of(story: &Rc<Story>) {
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
-    story.usual_words(PROGRAM);
-    for (option, wrong) in [
-        ("--loss", "101"),
-        ("--loss", "-1"),
-        ("--loss", "many"),
-        ("--heartbeat-ms", "49"),
-        ("--heartbeat-ms", "3600001"),
-    ] {
-        let arguments = ["serve", "127.0.0.1:0", option, wrong];
-        story.run(PROGRAM, &arguments).usage_error_about(wrong);
-    }
-    story.run(PROGRAM, &["serve", "127.0.0.1:0", "--loss"]).usage_error_about("--loss");
-    story.run(PROGRAM, &["join", "ann", "127.0.0.1:1", "--loss", "101"]).usage_error_about("101");
+    story.together(|| {
+        story.usual_words(PROGRAM);
+        for (option, wrong) in [
+            ("--loss", "101"),
+            ("--loss", "-1"),
+            ("--loss", "many"),
+            ("--heartbeat-ms", "49"),
+            ("--heartbeat-ms", "3600001"),
+        ] {
+            let arguments = ["serve", "127.0.0.1:0", option, wrong];
+            story.run(PROGRAM, &arguments).usage_error_about(wrong);
+        }
+        story.run(PROGRAM, &["serve", "127.0.0.1:0", "--loss"]).usage_error_about("--loss");
+        story
+            .run(PROGRAM, &["join", "ann", "127.0.0.1:1", "--loss", "101"])
+            .usage_error_about("101");
+    });
 
     story.because("two servers can't have one port: each datagram would go to one of them, and never to the other");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
     if has_ipv6() {
-        story.because("an IPv6 address stands in brackets");
+        story.because("an IPv6 address is written in brackets");
         let six = story.serve(PROGRAM, &["serve", "[::1]:0"]);
         six.enter("ann", "ann");
     }
@@ -728,7 +727,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     bob.screen.expect_end();
     bob.expect_exit(1);
     let mut asked = forgetful.joins_left("bob");
-    // One that was underway may have come behind the CHALLENGE.
+    // One that was underway may have come after the CHALLENGE.
     asked.retain(|(body, _)| !body.is_empty());
     if asked.len() != 4 || asked.iter().any(|(body, _)| body != cookie.as_bytes()) {
         let expected = format!("5 times JOIN bob {cookie:?} in all");
@@ -748,7 +747,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     cat.screen.expect_end();
     cat.expect_exit(1);
     if has_ipv6() {
-        story.because("an IPv6 address stands in brackets");
+        story.because("an IPv6 address is written in brackets");
         let six = UdpPeer::mock_server(&story, "::1", "eve");
         let _eve = story.joins(PROGRAM, "eve", &six.address().to_string());
         six.is_asked("eve");
@@ -759,7 +758,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
 fn what_comes_is_shown_and_what_is_missing_is_counted() {
     let story = Story::new(Rule {
         rule: "a client shows what its server sends as the contract has it, cleaned; a gap in the sequences of a sender as `* 3 messages from alice lost`; the first from a sender starts the count; one that comes late is shown as usual; what comes from another address is nothing",
-        why: "UDP loses datagrams and tells nobody: only the sequences show it, and each sender has its own. And whoever knows the client's port can write to it",
+        why: "UDP loses datagrams and tells nobody: only the sequences show it, and each sender has its own. And anybody who knows the client's port can write to it",
         read: "lessons/08_udp_chat.md, \"Break it\"",
         by_hand: "cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30, and join it twice",
     });
@@ -902,7 +901,7 @@ fn what_is_typed_is_numbered_and_the_end_is_told() {
         client.types(&format!("{word}\n"));
         server.gets(&text(sequence, &word));
     }
-    story.because("who does not answer PING is taken for gone");
+    story.because("a client that does not answer PING is taken for gone");
     for number in [7, 0, u32::MAX] {
         server.say(&ping(number));
         server.gets(&pong(number));

@@ -61,7 +61,7 @@ fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
         }
     };
     page("/");
-    story.because("what stands behind the `?` is no part of the path");
+    story.because("what comes after the `?` is no part of the path");
     page("/?name=ann");
     page("/?back=/chat/../other");
 
@@ -95,7 +95,7 @@ fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
         server.refuses(400, get("/chat", &fields));
     }
 
-    story.because("/chat is for WebSocket alone: who comes without an upgrade is told to upgrade, and to what; who brings another version is told which");
+    story.because("/chat is for WebSocket alone: a client that asks without an upgrade is told to upgrade, and to what; one that asks for another version is told which one is spoken here");
     for path in ["/chat", "/chat?name=ann"] {
         server.refuses(426, get(path, &[])).must_have("Upgrade", "websocket");
     }
@@ -120,7 +120,7 @@ fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
 fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
     let story = Story::new(Rule {
         rule: "an upgrade is answered with 101, Upgrade, Connection and the hash of its key, however the request arrives and is written; with an Origin that is not this server's own Host (`null` too) it is answered with 403; with a Host that is not one of this server's, with 421",
-        why: "the hash shows that the server knows WebSocket: base64 of SHA-1 of the key with 258EAFA5-E914-47DA-95CA-C5AB0DC85B11 behind it. The Origin shows which page asks: any page may connect to any server, so the server has to look. The Host shows by which name the browser came here: another site may give its own name the address of this server",
+        why: "the hash shows that the server knows WebSocket: base64 of SHA-1 of the key followed by 258EAFA5-E914-47DA-95CA-C5AB0DC85B11. The Origin shows which page asks: any page may connect to any server, so the server has to look. The Host shows by which name the browser came here: another site may give its own name the address of this server",
         read: "lessons/09_websocket_chat.md, \"The idea\"",
         by_hand: r#"curl -i http://127.0.0.1:8080/chat -H "Upgrade: websocket" -H "Connection: Upgrade" -H "Sec-WebSocket-Version: 13" -H "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==""#,
     });
@@ -166,7 +166,7 @@ fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
         comes_and_goes(&zed, &ann, u32::try_from(i).unwrap());
     }
 
-    story.because("a head ends at its empty line, and not with a read: it may come byte by byte, and what stands behind it belongs to the first frame");
+    story.because("a head ends at its empty line, and not with a read: it may come byte by byte, and what comes after it belongs to the first frame");
     let stream = server.connect_stream();
     stream.set_nodelay(true).unwrap();
     story.step("zed --> server", "the head of an upgrade, in pieces, its end byte by byte");
@@ -228,9 +228,9 @@ fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
         comes_and_goes(&server.upgraded_by("zed", &own, &[]), ann, number);
     }
     story.because("the owner of evil.example may let that name point to the address of this server (\"DNS rebinding\"). Then Host and Origin are equal, but the page is still another site's: so the server must know its own names");
-    is_unknown(story, server, "evil.example");
-    is_unknown(story, server, "127.0.0.1.evil.example");
-    is_unknown(story, server, "chat.example");
+    is_unknown(server, "evil.example");
+    is_unknown(server, "127.0.0.1.evil.example");
+    is_unknown(server, "chat.example");
     story.because("--host NAME adds a name, with any port: capitals mean nothing in it");
     let usual = ["127.0.0.1:0", "--heartbeat-ms", "3600000"];
     let named = story.serve(PROGRAM, &[&usual[..], &["--host", "chat.example"]].concat());
@@ -243,7 +243,7 @@ fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
         let own = from_page(host, origin);
         comes_and_goes(&named.upgraded_by("zed", &own, &[]), &bob, number);
     }
-    is_unknown(story, &named, "evil.example");
+    is_unknown(&named, "evil.example");
 }
 
 /// The upgrade that a page of this origin asks for.
@@ -254,9 +254,8 @@ fn from_page(host: &str, origin: &str) -> String {
 
 /// A page gets nothing from a server that does not have this name.
 #[track_caller]
-fn is_unknown(story: &Story, server: &Program, name: &str) {
+fn is_unknown(server: &Program, name: &str) {
     let host = format!("{name}:{}", server.address.port());
-    story.step("somebody", format!("Host: {host}, Origin: http://{host}"));
     server.asked(from_page(&host, &format!("http://{host}"))).must_be(&[403, 421]);
     server.asked(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).must_be(&[403, 421]);
 }
@@ -338,9 +337,10 @@ fn a_head_has_8_kib_and_5_seconds_and_a_room_its_limit() {
         story.fails(who, "HTTP 408, after 5 s and not before", &received);
     }
     story.step(who, "HTTP 408 ok");
-    story.because("who connects and says nothing at all is no better: its time ends too");
+    story
+        .because("a client that connects and says nothing at all has no more time than the others");
     lab::ends(&story, "server --> silent", silent);
-    // Who has come in is not held to it.
+    // The limit is not for a client that has come in.
     bob.say(&text(1, "still here"));
     ann.gets_next(&text(1, "still here").by("bob"));
 }
@@ -387,7 +387,7 @@ fn full_room(story: &Rc<Story>) {
 #[test]
 fn a_frame_is_a_frame_however_it_arrives() {
     let story = Story::new(Rule {
-        rule: "a frame ends where its length says, and a message with the frame that has FIN: several may come with one read, and one in many, cut at any byte; control frames may stand between the fragments of a message",
+        rule: "a frame ends where its length says, and a message with the frame that has FIN: several may come with one read, and one in many, cut at any byte; control frames may come between the fragments of a message",
         why: "a frame is no more one read than a line or a header was. Its length is in 7, 16 or 64 bits, then comes the key; byte n of the payload is combined with byte n mod 4 of the key. Continuations are collected until FIN",
         read: "lessons/09_websocket_chat.md, \"The code\"",
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/ in two windows",
@@ -403,7 +403,7 @@ fn a_frame_is_a_frame_however_it_arrives() {
         ann.gets_next(&said.by("bob"));
     }
 
-    story.because("lengths up to 125 stand in 7 bits, up to 65535 in 16 behind a 126, in network byte order: in both directions");
+    story.because("lengths up to 125 have 7 bits, those up to 65535 have 16 after a 126, in network byte order: in both directions");
     for (n, size) in (10..).zip([1, 2, 3, 4, 102, 103, 104, 105, 106, 107, 235, 236, 4096]) {
         // From bob 20 bytes more, to ann 23.
         let said = text(n, "x".repeat(size));
@@ -414,7 +414,7 @@ fn a_frame_is_a_frame_however_it_arrives() {
     bob.sends("TEXT 30 of 4148 bytes in all", &bob.framed(&most));
     ann.gets_next(&most.by("bob"));
 
-    story.because("TCP forgets where each write ended: read until the header is there, then until the payload is; what is behind it is the next frame");
+    story.because("TCP forgets where each write ended: read until the header is there, then until the payload is; what comes after it is the next frame");
     let many: Vec<Message> = (100..400).map(|n| text(n, format!("number {n}"))).collect();
     let frames: Vec<u8> = many.iter().flat_map(|m| bob.framed(m)).collect();
     bob.sends("TEXT 100 to TEXT 399, a frame each (in one piece)", &frames);
@@ -461,7 +461,7 @@ fn fragments(story: &Story, ann: &Socket, bob: &Socket, whole: &Message) {
     bob.sends("TEXT 500 in fragments of a byte, and an empty one", &singles);
     ann.gets_next(&whole.clone().by("bob"));
 
-    story.because("a ping is answered with a pong of the same payload, at once, also between the fragments of a message: the message goes on behind it");
+    story.because("a ping is answered with a pong of the same payload, at once, also between the fragments of a message: the message goes on after it");
     for payload in [&b""[..], b"p", b"\x00\xff\x80 ping", &[b'x'; 125]] {
         bob.sends("a ping", &bob.frame(PING_FRAME, payload));
         bob.gets_pong(payload);
@@ -515,8 +515,8 @@ fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
     let ann = server.lets_in("ann", "ann");
     let frame = |first: u8, payload: &[u8]| masked(first, [9, 8, 7, 6], payload);
     let hello = text(2, "hello").bytes();
-    let is_closed = |why: &str, bytes: &[u8], behind: &[u8], codes: &[u16]| {
-        story.because(format!("{why}: the server closes with that code at once, and does nothing that stands behind it"));
+    let is_closed = |why: &str, bytes: &[u8], after: &[u8], codes: &[u16]| {
+        story.because(format!("{why}: the server closes with that code at once, and does nothing of what comes after it"));
         let zed = server.lets_in("zed", "ann, zed");
         ann.gets_next(&join("zed"));
         let before = text(1, story.word());
@@ -526,14 +526,14 @@ fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
             // It need not be answered.
             zed.has_said_close();
         }
-        let more = if behind.is_empty() { "" } else { ", TEXT 3, a ping" };
+        let more = if after.is_empty() { "" } else { ", TEXT 3, a ping" };
         zed.expects_no_pong();
-        zed.sends(format!("{}{more}", told_frame(bytes)), &[bytes, behind].concat());
+        zed.sends(format!("{}{more}", told_frame(bytes)), &[bytes, after].concat());
         zed.gets_close(codes);
         ann.gets_next(&left("zed", "protocol error"));
     };
-    let behind = frame(BINARY, &text(3, "behind it nothing counts").bytes());
-    let behind = [behind, frame(PING_FRAME, b"nor this")].concat();
+    let after = frame(BINARY, &text(3, "after it nothing counts").bytes());
+    let after = [after, frame(PING_FRAME, b"nor this")].concat();
     let begun = frame(FIRST_BINARY, &hello[..9]);
     let (half, rest) = (pong(1).bytes()[..9].to_vec(), pong(1).bytes()[9..].to_vec());
     let whole = [frame(FIRST_BINARY, &half), frame(LAST, &rest)].concat();
@@ -556,22 +556,22 @@ fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
         ("nor has one that would fit into 16 bits", long_form(8, &hello.repeat(7))),
         ("a close code has two bytes", frame(CLOSE, b"\x03")),
     ] {
-        is_closed(why, &bytes, &behind, &[1002]);
+        is_closed(why, &bytes, &after, &[1002]);
     }
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 2999] {
         let bytes = frame(CLOSE, &code.to_be_bytes());
-        is_closed("that code may not stand in a close frame", &bytes, &behind, &[1002]);
+        is_closed("that code may not be in a close frame", &bytes, &after, &[1002]);
     }
     let bytes = frame(CLOSE, b"\x03\xe8\xff\xfe");
-    is_closed("the reason of a close frame is UTF-8", &bytes, &behind, &[1007]);
+    is_closed("the reason of a close frame is UTF-8", &bytes, &after, &[1007]);
     for bytes in [&b"caf\xe9"[..], b"\xed\xa0\x80", b"\xff"] {
-        is_closed("what is no UTF-8 is no text", &frame(TEXT_FRAME, bytes), &behind, &[1007]);
+        is_closed("what is no UTF-8 is no text", &frame(TEXT_FRAME, bytes), &after, &[1007]);
     }
     let most = "a message has at most 4148 bytes";
-    is_closed(most, &frame(BINARY, &[0; 4149]), &behind, &[1009]);
+    is_closed(most, &frame(BINARY, &[0; 4149]), &after, &[1009]);
     let parts = [frame(FIRST_BINARY, &[b'C'; 2000]), frame(MORE, &[b'H'; 2000])].concat();
     let parts = [parts, frame(MORE, &[0; 149])].concat();
-    is_closed("so it has in all its fragments together", &parts, &behind, &[1009]);
+    is_closed("so it has in all its fragments together", &parts, &after, &[1009]);
     // What is announced here never comes.
     for (first, length, codes) in [
         (PING_FRAME, 126, &[1002][..]),
@@ -610,7 +610,7 @@ fn no_messages_of_the_chat(story: &Story, server: &Program, ann: &Socket) {
         ("an empty message is no message of the chat", Vec::new()),
         ("a header has 20 bytes", hello[..HEADER_BYTES - 1].to_vec()),
         ("the body is shorter than its length says", hello[..hello.len() - 1].to_vec()),
-        ("there is a byte behind the message", [&hello[..], b"x"].concat()),
+        ("there is a byte after the message", [&hello[..], b"x"].concat()),
         ("there are two messages in one", hello.repeat(2)),
         ("the magic must be \"CH\"", other(0, b'c')),
         ("the version must be 1", other(2, 2)),
@@ -621,9 +621,9 @@ fn no_messages_of_the_chat(story: &Story, server: &Program, ann: &Socket) {
         story.because(format!("{why}: ERROR says so, and the server closes with 1008"));
         let zed = server.lets_in("zed", "ann, zed");
         ann.gets_next(&join("zed"));
-        let behind = [zed.framed(&text(9, "behind it")), zed.frame(PING_FRAME, "")].concat();
+        let after = [zed.framed(&text(9, "after it")), zed.frame(PING_FRAME, "")].concat();
         zed.expects_no_pong();
-        let frames = [zed.frame(BINARY, &bytes), behind].concat();
+        let frames = [zed.frame(BINARY, &bytes), after].concat();
         zed.sends(format!("{}, TEXT 9, a ping", quote(&bytes)), &frames);
         zed.gets_error(&format!("since {why}"));
         zed.gets_close(&[1008]);
@@ -638,9 +638,8 @@ fn last_words(story: &Story, server: &Program, ann: &Socket) {
         let zed = server.lets_in("zed", "ann, zed");
         ann.gets_next(&join("zed"));
         story.step("zed --> server", "a text message, and 2 MiB more");
-        let behind = zed.framed(&text(4, "x".repeat(4000))).repeat(500);
-        let sending =
-            server.floods(&zed.stream, &[zed.frame(TEXT_FRAME, "hello"), behind].concat());
+        let after = zed.framed(&text(4, "x".repeat(4000))).repeat(500);
+        let sending = server.floods(&zed.stream, &[zed.frame(TEXT_FRAME, "hello"), after].concat());
         zed.gets_next(&error("binary messages only"));
         zed.gets_close(&[1003]);
         ann.gets_next(&left("zed", "protocol error"));
@@ -669,7 +668,7 @@ fn last_words(story: &Story, server: &Program, ann: &Socket) {
     }
 }
 
-/// A binary frame whose length stands in so many bytes, though it needs fewer.
+/// A binary frame whose length has so many bytes, though it needs fewer.
 fn long_form(bytes: usize, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u64).to_be_bytes();
     let header = [BINARY, 0x80 | if bytes == 2 { 126 } else { 127 }];
@@ -680,7 +679,7 @@ fn long_form(bytes: usize, payload: &[u8]) -> Vec<u8> {
 fn the_room_is_that_of_the_steps_before() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME and told to the others; TEXT goes to every other client under the name and clock of the server, cleaned; before WELCOME there is ERROR `join first`, and after it `you are here as NAME`: each message is one binary WebSocket message",
-        why: "frames are a way to carry messages, no more: the room behind them needs to know nothing of it",
+        why: "frames are a way to carry messages, no more: the room needs to know nothing of them",
         read: "lessons/09_websocket_chat.md, \"The code\"",
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/ in two windows",
     });
@@ -723,7 +722,7 @@ fn the_room_is_that_of_the_steps_before() {
         bob.gets_next(&text(3, heard).by("ann"));
     }
 
-    story.blame("who has not joined may ask for a name, ping, and leave; all else is answered with ERROR `join first`, and the connection goes on", "lessons/09_websocket_chat.md, \"The idea\"");
+    story.blame("a client that has not joined may ask for a name, ping, and leave; all else is answered with ERROR `join first`, and the connection goes on", "lessons/09_websocket_chat.md, \"The idea\"");
     early.say_at_once(&[text(1, "hello?"), pong(1), error("yours"), ping(7)]);
     early.gets_next(&error("join first"));
     early.gets_next(&pong(7));
@@ -739,7 +738,7 @@ fn the_room_is_that_of_the_steps_before() {
         let told = other.gets(&join("Zed"));
         other.expect_no_number(&told);
     }
-    story.because("who is here can't join again, and kinds that are the server's own are refused; PING is answered with PONG of the same sequence, PONG and ERROR never. The connection goes on");
+    story.because("a client that has joined can't join again, and kinds that are the server's own are refused; PING is answered with PONG of the same sequence, PONG and ERROR never. The connection goes on");
     early.say_at_once(&[join("Zoe"), ping(8)]);
     early.gets_next(&error("you are here as Zed"));
     early.gets_next(&pong(8));
@@ -803,11 +802,11 @@ fn each_ending_is_told_once_with_its_reason() {
         let zed = enter();
         let word = story.word();
         zed.has_said_close();
-        // Last words, and the end behind them, lie there before the server looks.
+        // The last words and the end of the stream are there before the server looks.
         let frames = [
             zed.framed(&text(1, &word)),
             zed.frame(CLOSE, closing(code, reason)),
-            zed.framed(&text(2, "behind it nothing counts")),
+            zed.framed(&text(2, "after it nothing counts")),
         ];
         zed.sends(
             format!("TEXT 1 \"{word}\", close {code} \"{reason}\", TEXT 2"),
@@ -877,7 +876,7 @@ fn resets(story: &Story, server: &Program, others: [&Socket; 2]) {
     for other in others {
         other.gets_next(&left("zed", "disconnected"));
     }
-    story.because("who has not joined leaves nobody, and nobody is told");
+    story.because("a client that never joined is not announced");
     let nobody = server.upgraded("nobody");
     nobody.closes(1000, "");
     nobody.gets_close(&[1000]);
@@ -888,7 +887,7 @@ fn resets(story: &Story, server: &Program, others: [&Socket; 2]) {
 fn who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
     const HEARTBEAT: Duration = Duration::from_secs(1);
     let story = Story::new(Rule {
-        rule: "who is silent for one heartbeat gets a WebSocket ping; who is silent for two more is disconnected, and the others get LEAVE with the body `timed out`; who has not joined likewise, and nobody is told. Any frame is a sign of life",
+        rule: "a client that is silent for one heartbeat gets a WebSocket ping; after two more silent heartbeats it is disconnected, and the others get LEAVE with the body `timed out`. A client that has not joined is treated in the same way, and nobody is told. Any frame is a sign of life",
         why: "browsers answer WebSocket's ping by themselves, but know nothing of the chat's PING. What the server sends to a client says nothing about it; whatever comes from it does",
         read: "lessons/09_websocket_chat.md, \"The idea\"",
         by_hand: "cargo run --example 09_websocket_chat 127.0.0.1:8080 --heartbeat-ms 1000, and http://127.0.0.1:8080/ in two browsers; stop one of them with kill -STOP",
@@ -920,12 +919,12 @@ fn who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
     ann.gets_next(&join("gus"));
     zed.gets_ping();
     not_before(1, answered, "the next ping");
-    story.because("who has not joined is held to the heartbeat too, or connections that nobody uses pile up; its end is told to nobody. A heartbeat after the ping is not the end: there are two");
+    story.because("the heartbeat is also for a client that has not joined, or connections that nobody uses pile up; its end is told to nobody. A heartbeat after the ping is not the end: there are two");
     nobody.gets_ping();
     nobody.ends("since it said nothing at all");
     not_before(3, started, "the end");
 
-    story.because("who hears what others say, but says nothing, not even a pong, is silent: what the server sends is no sign of life. Nor is half a frame, and it does not stop the clock either");
+    story.because("a client that hears what others say, but says nothing, not even a pong, is silent: what the server sends is no sign of life. Nor is half a frame, and it does not stop the clock either");
     let frame = gus.framed(&text(1, "half a message is none"));
     story.step("gus --> server", "a byte of a frame now and then");
     // The pings to somebody who answers them are the clock.
@@ -941,14 +940,14 @@ fn who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
         gus.tries(&[*byte]);
         ann.say(&text(beat, "are you there?"));
         clock.gets_ping();
-        // With its answer the text was passed on: who joins later hears nothing of it.
+        // With its answer the text was passed on: clients that join later don't hear it.
         ann.say(&ping(beat));
         ann.gets(&pong(beat));
     }
     for name in lost {
         ann.gets(&left(name, "timed out"));
     }
-    story.because("who is timed out is disconnected: for its side too the stream ends");
+    story.because("a client that is timed out is disconnected: its own stream ends, too");
     zed.ends("since its ping was not answered");
     // The name is free, and ann was here all the time.
     let zed = server.lets_in("zed", "ann, zed");
@@ -958,7 +957,7 @@ fn who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
 
     story.because("any frame is a sign of life: a pong, a ping, any message of the chat, a fragment of one. The heartbeat looks for those who are gone, not for those who keep quiet");
     // On a machine that is busy elsewhere, a sign of life may come too late, and
-    // whoever is thrown out then is thrown out rightly. Not so the second time.
+    // then the server is right to disconnect its sender. The second time it is not.
     let mut lost = None;
     for heartbeat in [Duration::from_millis(400), patience() / 4] {
         lost = lost_among_the_living(&story, &heartbeat.as_millis().to_string());
@@ -1101,22 +1100,24 @@ fn a_server_that_stops_says_goodbye_in_a_message_and_in_a_close_frame() {
 
 #[track_caller]
 fn arguments(story: &Rc<Story>) {
-    story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options stand in any order", "lessons/01_bind_listen.md, \"Run it\"");
+    story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
     let server = story.serve(PROGRAM, &["--limit", "10000", "127.0.0.1:0", "--heartbeat-ms", "50"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
     story.serves_by_default(PROGRAM, "127.0.0.1:8080");
-    story.usual_arguments(PROGRAM);
-    story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
-    for (option, wrongs) in [
-        ("--limit", ["0", "10001", "-1", "many"]),
-        ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
-    ] {
-        for wrong in wrongs {
-            story.run(PROGRAM, &["127.0.0.1:0", option, wrong]).usage_error_about(wrong);
+    story.together(|| {
+        story.usual_arguments(PROGRAM);
+        story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+        for (option, wrongs) in [
+            ("--limit", ["0", "10001", "-1", "many"]),
+            ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
+        ] {
+            for wrong in wrongs {
+                story.run(PROGRAM, &["127.0.0.1:0", option, wrong]).usage_error_about(wrong);
+            }
+            story.run(PROGRAM, &["127.0.0.1:0", option]).usage_error_about(option);
         }
-        story.run(PROGRAM, &["127.0.0.1:0", option]).usage_error_about(option);
-    }
+    });
     if has_ipv6() {
         story.serve(PROGRAM, &["[::1]:0"]).lets_in("ann", "ann");
     }
@@ -1126,7 +1127,7 @@ fn arguments(story: &Rc<Story>) {
 fn with_echo_all_comes_back_as_it_was() {
     let story = Story::new(Rule {
         rule: "with --echo each message comes back as it was, text as text and binary as binary, up to 16 MiB, in however many fragments it came; on any path and from any Origin; nobody joins anything",
-        why: "this is what the suites that test WebSocket want to talk to. Lengths over 65535 stand in 64 bits; text is checked while it comes, and a character may be cut by the end of a fragment",
+        why: "this is what the suites that test WebSocket want to talk to. Lengths over 65535 have 64 bits; text is checked while it comes, and a character may be cut by the end of a fragment",
         read: "lessons/09_websocket_chat.md, \"Run it\"",
         by_hand: "cargo run --example 09_websocket_chat 127.0.0.1:8080 --echo; then new WebSocket(\"ws://127.0.0.1:8080/\") in the console of a browser",
     });
@@ -1155,7 +1156,7 @@ fn with_echo_all_comes_back_as_it_was() {
         returns(&other, TEXT_FRAME, b"here too");
     }
 
-    story.because("lengths up to 125 stand in 7 bits, up to 65535 in 16 behind a 126, and in 64 behind a 127: in both directions");
+    story.because("lengths up to 125 have 7 bits, those up to 65535 have 16 after a 126, and all others 64 after a 127: in both directions");
     for length in [0, 1, 125, 126, 127, 128, 255, 256, 65535, 65536, 65537, 100_000, MIB] {
         let payload: Vec<u8> = (0..=250).cycle().take(length).collect();
         returns(&ann, BINARY, &payload);

@@ -8,14 +8,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod lab;
-#[allow(dead_code, unused_imports)]
-#[path = "../examples/10_secure_chat/pbkdf2.rs"]
-mod pbkdf2;
 
 use lab::message::{
     CHALLENGE, JOIN, LEAVE, LOGIN, Message, WELCOME, error, join, left, message, now, ping, pong,
     text, welcome,
 };
+use lab::pbkdf2::pbkdf2;
 use lab::runner::{self, Test};
 use lab::secure::{
     ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
@@ -37,7 +35,7 @@ const WRONG: &str = "wrong name or password";
 /// A connection that has not logged in is closed after 30 s.
 const TIME_TO_LOG_IN: Duration = Duration::from_secs(29);
 const GOODBYE: &str = "server is shutting down";
-const AS_BEFORE: &str = "behind the login it is the client of step 07: who is welcome and what is said is shown as there, and each typed line is a TEXT, numbered from 1";
+const AS_BEFORE: &str = "after the login it is the client of step 07: who is here and what is said is shown as there, and each typed line is a TEXT, numbered from 1";
 
 fn main() -> ExitCode {
     fn nothing() -> Option<String> {
@@ -64,7 +62,7 @@ fn main() -> ExitCode {
     runner::run(PROGRAM, &tests)
 }
 
-/// A server behind both of its doors: the terminals' and the browsers'.
+/// A server with both of its listeners: the terminals' and the browsers'.
 #[track_caller]
 fn serve(story: &Rc<Story>, accounts: &str, more: &[&str]) -> (Program, Program) {
     let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", accounts];
@@ -82,7 +80,7 @@ fn serve_as(story: &Rc<Story>, arguments: &[&str]) -> (Program, Program) {
         story.fails("server --> screen", expected, &line)
     };
     story.step("server --> screen", line);
-    let web = server.door(address);
+    let web = server.listener(address);
     (server, web)
 }
 
@@ -100,7 +98,7 @@ fn goodbye() -> Message {
     left("", GOODBYE)
 }
 
-/// No password of these may stand in a text.
+/// None of these passwords may be in a text.
 #[track_caller]
 fn has_no_password(story: &Story, who: &str, text: &str, accounts: &[&Account]) {
     for account in accounts {
@@ -114,7 +112,7 @@ fn has_no_password(story: &Story, who: &str, text: &str, accounts: &[&Account]) 
 fn adduser_writes_what_proves_a_password_and_not_the_password() {
     let story = Story::new(Rule {
         rule: "adduser prints `added NAME` and writes a line `NAME $pbkdf2-sha256$600000$SALT$HASH`: 16 bytes of salt, new each time, and 32 of hash, both in passlib's base64; the file is its owner's alone, and is replaced as a whole",
-        why: "who steals the file must not find passwords in it, nor see which ones are equal; and who is interrupted while writing must not lose it",
+        why: "a thief of the file must not find passwords in it, nor see which ones are equal; and a program that is interrupted while it writes must not lose it",
         read: "lessons/10_secure_chat.md, \"The idea\"",
         by_hand: "cargo run --example 10_secure_chat adduser ann; type a password; cat accounts.txt; ls -l accounts.txt",
     });
@@ -141,7 +139,7 @@ fn adduser_writes_what_proves_a_password_and_not_the_password() {
             fs::read_to_string(&file).map_or("can't be read".into(), |t| format!("{t:?}")),
         );
         if mode(&file).is_some_and(|mode| mode & 0o077 != 0) {
-            story.because("who may read the file may try passwords against it, at home and as long as he likes: create it with mode 600, from its first moment");
+            story.because("somebody who can read the file can try passwords against it, at home and without a limit: create it with mode 600, from its first moment");
             let received = format!("mode {:o}", mode(&file).unwrap_or(0));
             story.fails("the file", "mode 600: nobody but its owner reads it", &received);
         }
@@ -149,12 +147,12 @@ fn adduser_writes_what_proves_a_password_and_not_the_password() {
     add("ann", password, "\r\n");
     let text = fs::read_to_string(&file).unwrap_or_default();
     let (salt, hash) = proof(&story, &text, "ann");
-    if pbkdf2::pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
+    if pbkdf2(password.as_bytes(), &salt, 600_000)[..] != hash {
         explain_hash(&story, password, &salt, &hash);
     }
     story.step("the hash", "is that of PBKDF2 with HMAC-SHA-256, 600000 rounds ok");
 
-    story.because("the new file is written beside the old one and then renamed over it: whenever the power fails, one of the two is there, whole. Who opens the old one to write into it has neither for a moment");
+    story.because("the new file is written beside the old one and then renamed over it: whenever the power fails, one of the two is there, whole. A program that opens the old one to write into it has neither for a moment");
     // As somebody with a careless editor leaves it.
     open_to_all(&file);
     let old = folder.path("the old file");
@@ -206,7 +204,7 @@ fn explain_hash(story: &Story, password: &str, salt: &[u8], hash: &[u8]) -> ! {
             password.trim().into(),
         ),
     ];
-    let of = |word: &String| pbkdf2::pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
+    let of = |word: &String| pbkdf2(word.as_bytes(), salt, 600_000)[..] == *hash;
     let received = match mistakes.iter().find(|(_, word)| of(word)) {
         Some((mistake, _)) => format!("that of the password {mistake}"),
         None => "another one".into(),
@@ -313,10 +311,13 @@ fn the_right_password_lets_in_and_nobody_else_sees_it() {
     });
     let folder = Folder::new();
     let accounts = [&ANN, &BOB, &EVE];
-    let (server, _) = serve(&story, &folder.accounts(&accounts), &[]);
+    // Ann's password takes its full work; the others may be quick.
+    let quick = fs::read_to_string(folder.quick_accounts(PROGRAM, &[&BOB, &EVE])).unwrap();
+    let file = folder.file("accounts.txt", &format!("{}\n{quick}", ANN.line));
+    let (server, _) = serve(&story, &file, &[]);
     let right = "the line of an account has the salt and the hash of PBKDF2 with HMAC-SHA-256, 600000 rounds; a password has 8 to 128 bytes and may have any characters, blanks too";
     let announced =
-        "who is let in is announced to all who are here, by JOIN with the name and the time";
+        "a newcomer is announced to all who are here, by JOIN with the name and the time";
     story.because(right);
     let ann = enters(&server, &ANN, "ann");
     let bob = enters(&server, &BOB, "ann, bob");
@@ -329,7 +330,7 @@ fn the_right_password_lets_in_and_nobody_else_sees_it() {
     for other in [&ann, &bob] {
         other.gets_next(&join("eve"));
     }
-    story.because("behind the login it is the chat of step 07: sender and time are the server's, the sequence stays, and each ending is told with its reason");
+    story.because("after the login it is the chat of step 07: sender and time are the server's, the sequence stays, and each ending is told with its reason");
     ann.say(&text(7, "hello,\x07 all").by("bob").at(12345));
     for other in [&bob, &eve] {
         let came = other.gets_next(&text(7, "hello, all").by("ann"));
@@ -350,7 +351,7 @@ fn the_right_password_lets_in_and_nobody_else_sees_it() {
     ann.gets_next(&goodbye());
     drop(ann);
     server.expect_exit(0);
-    story.because("what a server prints ends up in files, which others read: it may say who has come, and never with which password");
+    story.because("what a server prints ends up in files, which others read: it may say who has come, but never with which password");
     let printed = String::from_utf8_lossy(&server.screen.so_far()).into_owned();
     for (who, said) in
         [("server --> screen", printed), ("server --> standard error", server.warnings())]
@@ -362,7 +363,7 @@ fn the_right_password_lets_in_and_nobody_else_sees_it() {
 fn a_wrong_password_and_an_unknown_name_look_the_same() {
     let story = Story::new(Rule {
         rule: "a wrong password and an unknown name get the same ERROR `wrong name or password`, after the same work; the third failure closes the connection",
-        why: "who can tell the two apart can find out who has an account, by the words or by the time; and who may try on and on will find a password",
+        why: "somebody who can tell the two apart, by the words or by the time, finds out who has an account; and somebody who may try without a limit will find a password",
         read: "lessons/10_secure_chat.md, \"The idea\"",
         by_hand: "cargo run --example 10_secure_chat join nobody, and the same with join ann and a wrong password",
     });
@@ -411,12 +412,12 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
 fn before_the_login_there_is_only_the_login() {
     let story = Story::new(Rule {
         rule: "before its login a client gets ERROR `log in first` for everything but PING, PONG, LEAVE and LOGIN, and hears nothing of the others; a name that is here already gets `already here`, but only for its password",
-        why: "a login that can be walked around is none. Look at the door, not at every table: until WELCOME, one place decides what is understood",
+        why: "a login that can be walked around is none. Check that in one place: until WELCOME, that place decides what is understood",
         read: "lessons/10_secure_chat.md, \"The code\"",
         by_hand: r"(printf 'CH\1\1'; head -c 12 /dev/zero; printf '\0\3\0\0zed'; sleep 1) | nc 127.0.0.1 12345",
     });
     let folder = Folder::new();
-    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
     let nobody = server.visit("nobody");
     let ann = server.visit("ann");
     for early in [join("ann"), text(1, "let me in"), join("bob"), text(2, "please")] {
@@ -437,7 +438,9 @@ fn before_the_login_there_is_only_the_login() {
     ann.say(&ANN.login());
     ann.in_time().gets_next(&welcome("ann", "ann"));
 
-    story.because("who has not logged in is nobody: it is told nothing, and nobody is told of it");
+    story.because(
+        "a client that has not logged in has no name: it is told nothing, and nobody is told of it",
+    );
     ann.say(&text(1, "is anybody here?"));
     nobody.say(&ping(6));
     nobody.gets_next(&pong(6));
@@ -447,7 +450,7 @@ fn before_the_login_there_is_only_the_login() {
     twin.say(&text(1, "ann, it is me"));
     twin.gets_next(&error("log in first"));
 
-    story.because("whether somebody is here is nobody's business who does not know the password");
+    story.because("whether somebody is here is not told without the password");
     twin.say(&login("ann", BOB.password));
     twin.in_time().gets_next(&error(WRONG));
     let twin = server.visit("twin");
@@ -459,7 +462,7 @@ fn before_the_login_there_is_only_the_login() {
     let bob = enters(&server, &BOB, "ann, bob");
     ann.gets_next(&join("bob"));
 
-    story.because("who is in has a name: another LOGIN or JOIN is an ERROR, and the chat goes on");
+    story.because("a client that has logged in has a name: another LOGIN or JOIN gets an ERROR, and the chat goes on");
     for again in [join("eve"), login("ann", "another one")] {
         bob.say(&again);
         bob.in_time().gets_error("for somebody who is in");
@@ -471,12 +474,12 @@ fn before_the_login_there_is_only_the_login() {
 fn five_failures_in_a_row_make_that_name_wait_and_only_that() {
     let story = Story::new(Rule {
         rule: "five failures in a row for one name, by whatever connections, make that name wait: `too many attempts: try again in N s`, even for the right password; N is 1, doubles with each failure more, and then it may try again",
-        why: "a computer tries passwords by the thousand: waiting stops it, and costs a person a second. But who locks a name for ever has given a stranger the key",
+        why: "a computer tries passwords by the thousand: waiting stops it, and costs a person a second. But a server that locks a name for ever lets any stranger lock people out",
         read: "lessons/10_secure_chat.md, \"The idea\"",
         by_hand: "cargo run --example 10_secure_chat join ann, with a wrong password, five times; then with the right one",
     });
     let folder = Folder::new();
-    let (server, _) = serve(&story, &folder.accounts(&[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
     let wrong = |number: u32| login("ann", &format!("wrong password {number}"));
     // Each by a connection of its own, which has 30 s.
     let fails = |login: Message| {
@@ -539,13 +542,13 @@ fn waits(story: &Story, until: Instant) {
 
 fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
     let story = Story::new(Rule {
-        rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both doors open on loopback addresses only: another one is refused with a line, exit status 1. Only a page of a loopback host or of the --host may connect",
-        why: "a room knows messages, not how they came: put the frames around them at the door. And what crosses a network in clear, everybody on the way can read: passwords too",
+        rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both listeners take loopback addresses only: another one is refused with a line, exit status 1. Only a page of a loopback host or of the --host may connect",
+        why: "a room knows messages, not how they came: put the frames around them where they leave. And what crosses a network in clear, everybody on the way can read: passwords too",
         read: "lessons/10_secure_chat.md, \"The code\"",
         by_hand: "cargo run --example 10_secure_chat serve; then join ann, and http://127.0.0.1:8080/ in a browser",
     });
     let folder = Folder::new();
-    let accounts = folder.accounts(&[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
     let (server, web) = serve(&story, &accounts, &[]);
     shows_the_page(&story, &web.connect_stream(), &web);
     let ann = enters(&server, &ANN, "ann");
@@ -558,14 +561,16 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
     drop(bob);
     let bob = web.upgraded("bob");
     bob.say(&BOB.login());
-    story.because("behind both doors there is one room: its names are those of all, and all hear what is said");
+    story.because(
+        "both listeners serve one room: its names are those of all, and all hear what is said",
+    );
     bob.in_time().gets_next(&welcome("bob", "ann, bob"));
     ann.gets_next(&join("bob"));
     ann.say(&text(1, "hello, browser"));
     bob.gets_next(&text(1, "hello, browser").by("ann"));
     bob.say(&text(2, "hello, terminal"));
     ann.gets_next(&text(2, "hello, terminal").by("bob"));
-    story.because("a server that stops says goodbye at both doors");
+    story.because("a server that stops says goodbye to the clients of both listeners");
     server.quit();
     ann.gets_next(&goodbye());
     bob.gets_next(&goodbye());
@@ -573,7 +578,18 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
     drop((ann, bob));
     server.expect_exit(0);
 
-    story.because("without TLS a door opens on a loopback address, 127.0.0.1 or ::1: what goes there never leaves the machine. For all else there is --tls");
+    story.because(
+        "each listener is at the address that it was given, with the port that was asked for",
+    );
+    let [chat, page] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let asked = ["serve", &chat, "--web", &page, "--accounts", &accounts];
+    let (_server, web) = serve_as(&story, &asked);
+    if web.address.to_string() != page {
+        let expected = format!("page on http://{page}/");
+        story.fails("server --> screen", &expected, &format!("page on http://{}/", web.address));
+    }
+
+    story.because("without TLS a listener takes a loopback address, 127.0.0.1 or ::1: what goes there never leaves the machine. For all else there is --tls");
     let about = "why this address is refused";
     let mut outside = vec!["0.0.0.0:0"];
     if has_ipv6() {
@@ -598,7 +614,6 @@ fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
         let head = format!(
             "GET /chat HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\n{fields}\r\n\r\n"
         );
-        story.step("somebody", format!("Host: {host}, Origin: https://{host}"));
         web.asked(head).must_be(statuses);
     }
     if has_ipv6() {
@@ -623,7 +638,7 @@ fn shows_the_page(story: &Story, mut stream: &TcpStream, web: &Program) {
 fn join_asks_for_the_password_and_sends_it_in_login_alone() {
     let story = Story::new(Rule {
         rule: "join asks for the password on standard error and takes the first line of its input for it; it sends LOGIN first of all, and shows the password nowhere. A wrong one is `! wrong name or password`, exit status 1",
-        why: "what stands in the arguments, all on the machine can see; what is printed stays on the screen. A password is asked for, sent once, and forgotten",
+        why: "the arguments of a program can be seen by everybody on the machine; what is printed stays on the screen. A password is asked for, sent once, and forgotten",
         read: "lessons/10_secure_chat.md, \"The code\"",
         by_hand: "cargo run --example 10_secure_chat join ann, with the right password and with a wrong one",
     });
@@ -637,13 +652,13 @@ fn join_asks_for_the_password_and_sends_it_in_login_alone() {
     gets_login(&story, &server, &EVE);
     server.say(&ping(1));
     story.because(
-        "what is typed behind the password waits until the client is welcome; a PING does not",
+        "what is typed after the password waits until the client is welcome; a PING does not",
     );
     server.gets_next(&pong(1));
     story.because(AS_BEFORE);
     server.say(&welcome("eve", "ann, eve").at(now()));
     client.screen.expect_line("* welcome, eve (here: ann, eve)");
-    story.because("what was typed behind the password is sent as soon as the client is welcome");
+    story.because("what was typed after the password is sent as soon as the client is welcome");
     server.gets_next(&text(1, format!("first {word}")));
     story.because(AS_BEFORE);
     server.say(&text(1, "hello, eve").by("ann").at(0));
@@ -701,7 +716,7 @@ fn join_asks_for_the_password_and_sends_it_in_login_alone() {
 fn starts(story: &Rc<Story>, name: &str, more: &[&str]) -> Program {
     let client = story.client_with(PROGRAM, &[&["join", name], more].concat());
     if !client.warns_soon() {
-        story.because("who is not asked does not know that it is time to type a password. The question goes to standard error, and is flushed: standard output may be a file, and has only the chat");
+        story.because("without a question nobody knows that it is time to type a password. The question goes to standard error, and is flushed: standard output may be a file, and has only the chat");
         story.fails("client --> standard error", "a word that asks for the password", "nothing");
     }
     client.settled();
@@ -723,7 +738,7 @@ fn gets_login(story: &Story, server: &Peer, who: &Account) {
 
 fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
     let story = Story::new(Rule {
-        rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two doors for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these doors are gone",
+        rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two listeners for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these listeners are gone",
         why: "a certificate is a name, a key and the word of an authority for it: the client checks all three. And what a program starts, it ends",
         read: "lessons/10_secure_chat.md, \"Run it\"",
         by_hand: "cargo run --example 10_secure_chat certs lab, then serve --tls lab; then openssl s_client -CAfile lab/ca.pem -connect 127.0.0.1:12346",
@@ -747,7 +762,7 @@ fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
     }
     if mode(&key).is_some_and(|mode| mode & 0o077 != 0) {
         story.because(
-            "who has the key is the server, for everybody who asks: its file is its owner's alone",
+            "anybody who has the key can pass for the server: the file of the key is its owner's alone",
         );
         let received = format!("mode {:o}", mode(&key).unwrap_or(0));
         story.fails("server.key", "mode 600: nobody but its owner reads it", &received);
@@ -761,42 +776,44 @@ fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
         );
     }
 
-    let accounts = folder.accounts(&[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
     story.because(
         "without certificates there is no TLS: say which file is missing, and don't serve without",
     );
     let nowhere = folder.path("nowhere");
     let [chat, web] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-    let doors = ["--tls-chat", &chat, "--tls-web", &web];
+    let listeners = ["--tls-chat", &chat, "--tls-web", &web];
     let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts];
-    let arguments = [&usual[..], &["--tls", &nowhere], &doors].concat();
+    let arguments = [&usual[..], &["--tls", &nowhere], &listeners].concat();
     story.run(PROGRAM, &arguments).code(1).a_word_about("that there are no certificates");
 
-    let doors = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-    let more = ["--tls", &lab, "--tls-chat", &doors[0], "--tls-web", &doors[1]];
+    let listeners = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let more = ["--tls", &lab, "--tls-chat", &listeners[0], "--tls-web", &listeners[1]];
     let (server, _) = serve(&story, &accounts, &more);
-    story.because("behind `page on` come two lines more, when these doors are open: `tls chat on ADDRESS` and `tls page on https://ADDRESS/`, with the addresses of --tls-chat and --tls-web. All these lines are on standard output");
-    server.screen.expect_line(&format!("tls chat on {}", doors[0]));
-    server.screen.expect_line(&format!("tls page on https://{}/", doors[1]));
-    let [chat, web] = doors.each_ref().map(|at| server.door(at.parse().unwrap()));
-    for door in [&chat, &web] {
-        story.because("a door that was announced is open");
-        drop(door.connect_in_time());
+    story.because("after `page on` come two more lines, when these listeners are open: `tls chat on ADDRESS` and `tls page on https://ADDRESS/`, with the addresses of --tls-chat and --tls-web. All these lines are on standard output");
+    server.screen.expect_line(&format!("tls chat on {}", listeners[0]));
+    server.screen.expect_line(&format!("tls page on https://{}/", listeners[1]));
+    let [chat, web] = listeners.each_ref().map(|at| server.listener(at.parse().unwrap()));
+    for listener in [&chat, &web] {
+        story.because("a listener that was announced is open");
+        drop(listener.connect_in_time());
     }
-    story.because("a client looks for the name that it was given among those of the certificate: localhost, 127.0.0.1 and ::1 all have to stand there, and the authority in ca.pem has to have signed it");
+    story.because("a client looks for the name that it was given among those of the certificate: localhost, 127.0.0.1 and ::1 all have to be there, and the authority in ca.pem has to have signed it");
     for name in ["checkHost = localhost", "checkIP = 127.0.0.1", "checkIP = ::1"] {
         let tunnel = Tunnel::open(&story, &folder, &ca, name, web.address);
         shows_the_page(&story, &tunnel.stream, &web);
     }
 
-    story.because("behind TLS is the same room: stunnel passes on what it decrypts");
+    story.because(
+        "clients that come by TLS are in the same room: stunnel passes on what it decrypts",
+    );
     let to_chat = Tunnel::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
     let ann = Peer::answering(&story, "ann", "server", to_chat.stream.try_clone().unwrap());
     ann.say(&ANN.login());
     ann.in_time().gets_next(&welcome("ann", "ann"));
     let to_web = Tunnel::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
     story.because("a page that came by https has an origin that begins so; its host is still that of the request, so it is the server's own");
-    let origin = format!("Origin: https://{}", doors[1]);
+    let origin = format!("Origin: https://{}", listeners[1]);
     let head = web.get("/chat", &[&UPGRADE[..], &[&origin]].concat());
     story.step("bob --> server", format!("GET /chat HTTP/1.1, {origin}"));
     let _ = (&to_web.stream).write_all(head.as_bytes());
@@ -811,28 +828,28 @@ fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
     ann.gets_next(&text(1, "I hope so").by("bob"));
 
     story.because(
-        "a server that stops says goodbye, behind TLS too: only then it ends what brings it there",
+        "a server that stops says goodbye, also to clients that come by TLS: only then it ends the program that brings the goodbye there",
     );
     let helpers = started_by(server.pid());
     server.quit();
     ann.gets_next(&goodbye());
     bob.gets_next(&goodbye());
     drop((ann, bob, to_chat, to_web));
-    story.because("what the server has started it ends: else the doors stay open with nobody behind them, and the next start finds their ports in use");
+    story.because("the server ends what it has started: otherwise these listeners stay open without a server, and the next start finds their ports in use");
     server.expect_exit(0);
     gone(&story, &helpers);
-    for door in &doors {
-        is_closed(&story, door);
+    for listener in &listeners {
+        is_closed(&story, listener);
     }
 }
 
-/// Waits until a door is closed.
+/// Waits until a listener is closed.
 #[track_caller]
-fn is_closed(story: &Story, door: &str) {
+fn is_closed(story: &Story, listener: &str) {
     let until = Instant::now() + patience();
-    while TcpStream::connect(door).is_ok() {
+    while TcpStream::connect(listener).is_ok() {
         if Instant::now() > until {
-            story.fails("a client connects", &format!("nobody at {door}"), "somebody");
+            story.fails("a client connects", &format!("nobody at {listener}"), "somebody");
         }
         thread::park_timeout(Duration::from_millis(10));
     }
@@ -859,7 +876,7 @@ fn join_believes_a_certificate_only_if_everything_is_right() {
     make_certificates(&folder);
     let ca = folder.path("ca.pem");
     let mut mock_server = MockServer::open(&story, "127.0.0.1:0");
-    mock_server.awaited = "a connection through TLS, to the server behind it".into();
+    mock_server.awaited = "a connection through TLS, to the server".into();
     let front = Front::open(&folder, "server", &mock_server.address);
     let mut prompt = String::new();
     for host in ["127.0.0.1", "localhost"] {
@@ -870,7 +887,9 @@ fn join_believes_a_certificate_only_if_everything_is_right() {
         story.because(format!("the certificate is for localhost and 127.0.0.1, of today, and signed by the authority in ca.pem: {host} is the right server"));
         let server = mock_server.visited();
         gets_login(&story, &server, &ANN);
-        story.because("behind TLS it is the same chat as without: what is typed goes out, what comes is shown");
+        story.because(
+            "by TLS it is the same chat as without: what is typed goes out, what comes is shown",
+        );
         server.say(&welcome("ann", "ann").at(now()));
         client.screen.expect_line("* welcome, ann (here: ann)");
         server.gets_next(&text(1, "hello"));
@@ -895,17 +914,17 @@ fn join_believes_a_certificate_only_if_everything_is_right() {
         ("a certificate that has expired", "expired", "ca.pem"),
     ] {
         // It hears what comes through TLS, and the other one all that comes.
-        let behind = Trap::open(Manner::Listens);
-        let front = Front::open(&folder, certificate, &behind.address.to_string());
+        let backend = Trap::open(Manner::Listens);
+        let front = Front::open(&folder, certificate, &backend.address.to_string());
         let before = Trap::open(Manner::PassesOn(front.address));
         let address = localhost(before.address.port());
         let authority = folder.path(authority);
         let arguments = [&address, "--ca", &authority];
-        let said = is_not_fooled(&story, &[&before, &behind], what, &arguments, &prompt);
+        let said = is_not_fooled(&story, &[&before, &backend], what, &arguments, &prompt);
         let reason = without_names(&said, &address, &authority);
         let same = reasons.iter().find(|(_, [_, other])| *other == reason);
         if let Some((before, [other, _])) = same {
-            story.because("whoever reads the line has to know what to do: another ca.pem, another address, or a new certificate. The names of the file and of the host in it don't tell. stunnel's log tells these three apart");
+            story.because("somebody who reads the line has to know what to do: another ca.pem, another address, or a new certificate. The names of the file and of the host in it don't tell. stunnel's log tells these three apart");
             let expected = format!("other words than for {before}, which got {other:?}");
             story.fails("client --> standard error", &expected, &format!("{said:?}"));
         }
@@ -935,7 +954,7 @@ fn without_digits(said: &str) -> String {
     said.replace(|c: char| c.is_ascii_digit(), "")
 }
 
-/// What stands behind the question for the password, in which numbers may
+/// What comes after the question for the password, in which numbers may
 /// differ.
 fn behind_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
     let prompt = without_digits(prompt);
@@ -948,7 +967,7 @@ fn behind_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
 }
 
 /// A client must not give its password to such a server. Returns what it says
-/// behind its question.
+/// after its question.
 #[track_caller]
 fn is_not_fooled(
     story: &Rc<Story>,
@@ -966,7 +985,7 @@ fn is_not_fooled(
     client.warns_soon();
     let helpers = started_by(client.pid());
     client.types(&format!("{}\n", ANN.password));
-    // Who has got it may keep its client waiting for ever.
+    // A server that has got it may keep its client waiting for ever.
     let until = Instant::now() + patience();
     let got = |trap: &&&Trap| {
         let heard = trap.heard();

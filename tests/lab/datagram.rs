@@ -1,5 +1,5 @@
-//! Talking in datagrams: what the grading of step 08 needs. A letter arrives
-//! whole or not at all, and nobody has to call before he writes.
+//! Talking in datagrams: what the grading of step 08 needs. A datagram arrives
+//! whole or not at all, and there are no connections.
 
 use super::message::{self, CHALLENGE, ERROR, JOIN, LEAVE, Message, PING, PONG, TEXT, WELCOME};
 use super::message::{join, ping, pong, text, welcome};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// The longest datagram of the chat.
 const DATAGRAM_BYTES: usize = 1200;
-/// What is left of it for the body of a message, whoever sends it.
+/// What is left of it for the body of a message, with the longest name.
 pub const BODY_BYTES: usize = 1148;
 
 /// What [`Pinged::Text`] says.
@@ -39,7 +39,7 @@ pub enum Pinged {
 }
 
 /// A datagram that came.
-struct Letter {
+struct Datagram {
     from: SocketAddr,
     bytes: Vec<u8>,
     when: Instant,
@@ -50,10 +50,10 @@ struct State {
     /// Whom it writes to, and listens to; of a client only known when it has
     /// written.
     to: Option<SocketAddr>,
-    letters: VecDeque<Letter>,
+    datagrams: VecDeque<Datagram>,
     /// From somebody else. A port that was just closed may be another's now,
     /// so this is no mistake by itself.
-    astray: Option<Letter>,
+    astray: Option<Datagram>,
     /// How many PINGs have come.
     pings: usize,
     pinged: Pinged,
@@ -157,7 +157,7 @@ impl UdpPeer {
 
     /// How many other datagrams have come and were not looked at.
     pub fn unread(&self) -> usize {
-        self.inbox.state().letters.len()
+        self.inbox.state().datagrams.len()
     }
 
     /// Sends a message, alone in its datagram.
@@ -277,7 +277,7 @@ impl UdpPeer {
         self.came(&came);
     }
 
-    /// The next message, skipping LEAVE, must be this one: for who has just
+    /// The next message, skipping LEAVE, must be this one: for a member that has just
     /// left, or was thought to be gone.
     #[track_caller]
     pub fn gets_after_leaving(&self, expected: &Message) {
@@ -304,8 +304,8 @@ impl UdpPeer {
         while Instant::now() < until {
             self.throw(&ping(next).bytes());
             next += 1;
-            while let Some(letter) = self.next(Duration::from_millis(100)) {
-                let (came, _) = self.check(&letter, "PONG");
+            while let Some(datagram) = self.next(Duration::from_millis(100)) {
+                let (came, _) = self.check(&datagram, "PONG");
                 if came.kind != PONG {
                     self.story.differs(&self.who(), "PONG", &came.told());
                 }
@@ -337,7 +337,7 @@ impl UdpPeer {
     #[track_caller]
     pub fn is_asked(&self, name: &str) {
         // Some programs take their time to start.
-        let none = |state: &mut State| state.letters.is_empty();
+        let none = |state: &mut State| state.datagrams.is_empty();
         drop(self.inbox.1.wait_timeout_while(self.inbox.state(), patience() * 2, none));
         self.gets(&join(name));
     }
@@ -357,8 +357,8 @@ impl UdpPeer {
     #[track_caller]
     pub fn joins_left(&self, name: &str) -> Vec<(Vec<u8>, Instant)> {
         let mut joins = Vec::new();
-        while let Some(letter) = self.next(Duration::ZERO) {
-            let (came, when) = self.check(&letter, &join(name).told());
+        while let Some(datagram) = self.next(Duration::ZERO) {
+            let (came, when) = self.check(&datagram, &join(name).told());
             if came.kind == LEAVE {
                 continue;
             }
@@ -380,26 +380,26 @@ impl UdpPeer {
     }
 
     /// Takes the next datagram, if one comes in time.
-    fn next(&self, time: Duration) -> Option<Letter> {
+    fn next(&self, time: Duration) -> Option<Datagram> {
         let state = self.inbox.state();
-        let none = |state: &mut State| state.letters.is_empty();
+        let none = |state: &mut State| state.datagrams.is_empty();
         let waited = self.inbox.1.wait_timeout_while(state, time, none);
-        waited.unwrap_or_else(PoisonError::into_inner).0.letters.pop_front()
+        waited.unwrap_or_else(PoisonError::into_inner).0.datagrams.pop_front()
     }
 
     /// Waits for a message, and when it came.
     #[track_caller]
     fn message(&self, expected: &str) -> (Message, Instant) {
         loop {
-            let Some(letter) = self.next(patience()) else {
+            let Some(datagram) = self.next(patience()) else {
                 let mut came = format!("nothing for {} s", patience().as_secs());
-                if let Some(letter) = self.inbox.state().astray.take() {
-                    let bytes = quote(&letter.bytes);
-                    came += &format!(", but {bytes} from another address, {}", letter.from);
+                if let Some(datagram) = self.inbox.state().astray.take() {
+                    let bytes = quote(&datagram.bytes);
+                    came += &format!(", but {bytes} from another address, {}", datagram.from);
                 }
                 self.story.fails(&self.who(), expected, &came)
             };
-            let (came, when) = self.check(&letter, expected);
+            let (came, when) = self.check(&datagram, expected);
             let again = self.asked.borrow().iter().any(|m| m.told() == came.told());
             if !again || expected == came.told() {
                 if self.serves && came.kind == JOIN {
@@ -414,11 +414,11 @@ impl UdpPeer {
 
     /// A datagram must be one message.
     #[track_caller]
-    fn check(&self, letter: &Letter, expected: &str) -> (Message, Instant) {
-        let bytes = &letter.bytes;
+    fn check(&self, datagram: &Datagram, expected: &str) -> (Message, Instant) {
+        let bytes = &datagram.bytes;
         let why = match Message::parse(bytes) {
             Ok(Some((_, size))) if size < bytes.len() => {
-                format!("{} bytes are behind the message in its datagram", bytes.len() - size)
+                format!("{} bytes come after the message in its datagram", bytes.len() - size)
             }
             Ok(Some(_)) if bytes.len() > DATAGRAM_BYTES => {
                 format!("a datagram has at most {DATAGRAM_BYTES} bytes, this one {}", bytes.len())
@@ -426,12 +426,12 @@ impl UdpPeer {
             Ok(Some((came, _))) if came.body.len() > BODY_BYTES => {
                 format!("a body has at most {BODY_BYTES} bytes, this one {}", came.body.len())
             }
-            Ok(Some((came, _))) => return (came, letter.when),
+            Ok(Some((came, _))) => return (came, datagram.when),
             Ok(None) => format!("{} bytes are too few for a message", bytes.len()),
             Err(why) => why,
         };
-        self.story.step(self.who(), quote(bytes));
-        self.story.fails(&self.who(), expected, &format!("what is no message: {why}"))
+        let why = format!("what is no message: {why}\n{}", message::fields(bytes));
+        self.story.fails(&self.who(), expected, &why)
     }
 
     /// Its time must be now, by a clock that may be a bit wrong.
@@ -480,6 +480,9 @@ impl UdpPeer {
             self.story.mismatch_in(&self.who(), &came.told(), &expected.body, &came.body);
         }
         if expected.told() != came.told() {
+            if let Some(why) = message::why_differs(&expected, &came) {
+                self.story.because(why);
+            }
             self.story.differs(&self.who(), &expected.told(), &came.told());
         }
         self.came(&came);
@@ -512,7 +515,7 @@ fn read(socket: &UdpSocket, inbox: &Inbox) {
         let Ok((size, from)) = came else { continue };
         let bytes = buffer[..size].to_vec();
         if *state.to.get_or_insert(from) != from {
-            state.astray = Some(Letter { from, bytes, when: Instant::now() });
+            state.astray = Some(Datagram { from, bytes, when: Instant::now() });
             continue;
         }
         match Message::parse(&bytes) {
@@ -533,7 +536,7 @@ fn read(socket: &UdpSocket, inbox: &Inbox) {
             }
             Ok(Some((came, _))) if came.kind == PONG && state.pinged == Pinged::Ping => {}
             Ok(Some((came, _))) if came.kind == TEXT && came.body == STILL_HERE => {}
-            _ => state.letters.push_back(Letter { from, bytes, when: Instant::now() }),
+            _ => state.datagrams.push_back(Datagram { from, bytes, when: Instant::now() }),
         }
         inbox.1.notify_all();
     }
@@ -543,11 +546,11 @@ impl Program {
     /// Somebody who is about to write to this server.
     pub fn udp_peer(&self, name: &str) -> UdpPeer {
         let at = SocketAddr::new(self.address.ip(), 0);
-        self.postbox_at(name, at).unwrap()
+        self.udp_peer_at(name, at).unwrap()
     }
 
     /// The same, from this address, if the machine has it and it is free.
-    pub fn postbox_at(&self, name: &str, at: SocketAddr) -> Option<UdpPeer> {
+    pub fn udp_peer_at(&self, name: &str, at: SocketAddr) -> Option<UdpPeer> {
         let udp_peer = UdpPeer::open(&self.story, name, "server", at)?;
         udp_peer.inbox.state().to = Some(self.address);
         Some(udp_peer)

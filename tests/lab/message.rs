@@ -141,7 +141,7 @@ impl Message {
             told += &format!(" {}", self.sequence);
         }
         if !self.sender.is_empty() {
-            // In quotes where it could be mistaken for what stands around it.
+            // In quotes where it could be mistaken for what is around it.
             let plain = String::from_utf8_lossy(&self.sender).chars().all(char::is_alphanumeric);
             told.push(' ');
             told += &if plain { escape(&self.sender) } else { quote(&self.sender) };
@@ -157,4 +157,52 @@ impl Message {
 pub fn kind_name(kind: u8) -> &'static str {
     let names = ["JOIN", "TEXT", "LEAVE", "ERROR", "PING", "PONG", "WELCOME", "LOGIN", "CHALLENGE"];
     names.get(usize::from(kind).wrapping_sub(1)).unwrap_or(&"unknown kind")
+}
+
+/// The fields of a header, or of what came in its place: their bytes in hex.
+pub fn fields(bytes: &[u8]) -> String {
+    let names = [
+        ("magic", 2),
+        ("version", 1),
+        ("kind", 1),
+        ("sequence", 4),
+        ("timestamp", 8),
+        ("sender length", 2),
+        ("body length", 2),
+        ("sender, body", 16),
+    ];
+    let mut rest = bytes;
+    let mut told = Vec::new();
+    for (name, size) in names {
+        let (field, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        if field.is_empty() {
+            break;
+        }
+        let hex: Vec<String> = field.iter().map(|byte| format!("{byte:02x}")).collect();
+        let more = if name == "sender, body" && !rest.is_empty() { " ..." } else { "" };
+        let is_number = !matches!(name, "magic" | "sender, body");
+        let number = || field.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let value = if is_number { number().to_string() } else { quote(field) };
+        told.push(format!("            {name:<13}  {}{more}  ({value})", hex.join(" ")));
+    }
+    told.join("\n")
+}
+
+/// Why two messages differ, where one field of the header alone does.
+pub fn why_differs(expected: &Message, came: &Message) -> Option<&'static str> {
+    let sequence = Message { sequence: expected.sequence, ..came.clone() } == *expected;
+    let sender = Message { sender: expected.sender.clone(), ..came.clone() } == *expected;
+    match expected.kind {
+        TEXT if sequence => Some(
+            "the sequence (bytes 4 to 7 of the header, the highest first) numbers a client's TEXTs from 1, and a server passes it on as it came, all 32 bits of it",
+        ),
+        PONG if sequence => Some(
+            "PONG has the sequence of the PING that it answers (bytes 4 to 7 of the header, the highest first)",
+        ),
+        TEXT | JOIN | LEAVE if sender => Some(
+            "the sender of what a server passes on is the name under which that connection has joined, as it was written there, whatever a client put into the header",
+        ),
+        _ => None,
+    }
 }

@@ -7,12 +7,14 @@
 //! | `LAB` | the command that runs in place of the shipped example |
 //! | `LAB_PATIENCE` | multiplies every deadline, for a slow machine (1) |
 //! | `LAB_SEED` | repeats a run with the random words of an earlier one |
+//! | `LAB_STORY` | `all` tells all steps of a failed test, not only the last ten |
 //!
-//! `story` knows what has happened and tells it when a test fails; `feed`
-//! collects what arrives; `program` starts and ends programs; `peer` is the
+//! `cleanup` ends tests that take too long, and all programs; `story` knows what has happened and tells it when a test fails; `feed`
+//! collects what arrives; `first` tries what most tests build on; `program` starts and ends programs; `peer` is the
 //! other side of their connections, and `talk` lets them talk in messages;
 //! `datagram` is the other side where there are no connections; `message` knows
-//! messages; `websocket` is the browser's side; `secure` has accounts and TLS;
+//! messages; `websocket` is the browser's side; `secure` has accounts and TLS, `pbkdf2`
+//! the hashes of passwords;
 //! `stage` plays lessons; `system` asks Linux what can't be seen from outside;
 //! `runner` runs tests where some may have to be left out.
 
@@ -21,9 +23,12 @@
 // A test that can't go on fails, here and now.
 #![allow(clippy::unwrap_used)]
 
+mod cleanup;
 mod datagram;
 mod feed;
+mod first;
 pub mod message;
+pub mod pbkdf2;
 mod peer;
 mod program;
 pub mod runner;
@@ -37,7 +42,7 @@ pub mod websocket;
 
 pub use datagram::{BODY_BYTES, Pinged, UdpPeer, another_loopback, emptied};
 pub use feed::{End, Feed, Next};
-pub use peer::{MockServer, Peer, client_arguments, gather, join};
+pub use peer::{MockServer, Peer, client_arguments, endless_line, gather, join};
 pub use program::{Program, example, readable};
 #[cfg(target_os = "linux")]
 pub use stage::Stage;
@@ -45,15 +50,24 @@ pub use story::{Rule, Story, escape, quote};
 pub use system::{
     accepted, drained, has_ipv6, ignores_interrupts, memory, refused, wait_for_bytes, ways_to_stop,
 };
-pub use talk::{Chat, Talks, ends, is_too_slow, leaves_late, never_reads, reads_late};
+pub use talk::{
+    Chat, Talks, ends, errors_arrive, is_too_slow, leaves_late, never_reads, reads_late,
+};
 
 use std::time::Duration;
 
 /// How long nothing may happen where something must. A right program never
-/// meets it: whatever arrives starts it anew.
+/// meets it: whatever arrives starts it anew. Never more than what is left of
+/// the time for the whole test.
 pub fn patience() -> Duration {
-    let times = std::env::var("LAB_PATIENCE").ok().and_then(|n| n.parse().ok());
-    Duration::from_secs(10).mul_f64(times.unwrap_or(1.0))
+    let time = Duration::from_secs(10).mul_f64(patience_factor());
+    time.min(cleanup::time_left()).max(Duration::from_millis(1))
+}
+
+/// What `LAB_PATIENCE` says.
+fn patience_factor() -> f64 {
+    let factor = std::env::var("LAB_PATIENCE").ok().and_then(|n| n.parse().ok());
+    factor.filter(|f: &f64| f.is_finite() && *f > 0.0).unwrap_or(1.0).min(1000.0)
 }
 
 /// A tool is missing: told here, and an error where everything must be there.

@@ -6,8 +6,9 @@ use super::program::Program;
 use super::story::{Story, quote};
 use super::talk::Sender;
 use super::{patience, system};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -33,6 +34,8 @@ pub struct Receiver {
     pub(super) comings: RefCell<HashMap<Vec<u8>, u8>>,
     /// The name under which it was welcomed.
     pub(super) name: RefCell<Vec<u8>>,
+    /// Whether it knows that this connection is over.
+    pub(super) is_over: Rc<Cell<bool>>,
 }
 
 impl Receiver {
@@ -47,6 +50,7 @@ impl Receiver {
             messages: RefCell::default(),
             comings: RefCell::default(),
             name: RefCell::default(),
+            is_over: Rc::default(),
         }
     }
 
@@ -119,6 +123,7 @@ impl Receiver {
         }
         match next {
             Next::End(End::Closed, rest) if rest.is_empty() => {
+                self.is_over.set(true);
                 self.story.step(&self.who, "end of stream ok");
             }
             Next::End(End::Closed, rest) => {
@@ -210,7 +215,7 @@ impl Receiver {
 
     #[track_caller]
     fn nothing_more(&self, must_end: bool) {
-        // Who does not close once never does: wait for it only once.
+        // A server that does not close once never does: wait for it only once.
         static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
         loop {
             let wait = !must_end && LEFT_OPEN.load(Ordering::Relaxed);
@@ -247,6 +252,7 @@ impl Receiver {
             }
             self.notices.borrow_mut().push(line);
         }
+        self.is_over.set(true);
         self.story.step(&self.who, "end of stream ok");
     }
 
@@ -272,7 +278,7 @@ fn subject(line: &str) -> &str {
 pub(super) fn told(end: &End, rest: &[u8]) -> String {
     let end = match end {
         End::Closed => "the end of the stream",
-        End::Failed(why) => why,
+        End::Failed(why) | End::Flooded(why) => why,
     };
     if rest.is_empty() { end.to_string() } else { format!("{}, then {end}", quote(rest)) }
 }
@@ -320,6 +326,9 @@ impl Peer {
         let sending = Arc::new(Sender::new(stream.try_clone().unwrap()));
         let feed = feed(stream.try_clone().unwrap(), Arc::clone(&sending));
         let receiving = Receiver::new(story, format!("{other} --> {me}"), feed);
+        if other == "server" {
+            story.is_connected(me, &receiving.feed, &receiving.is_over);
+        }
         Peer { receiving, me: me.to_string(), other, stream, sending }
     }
 
@@ -352,6 +361,7 @@ impl Peer {
     /// Closes the sending half: there will be no more from here.
     pub fn close_sending(&self) {
         let who = format!("{} --> {}", self.me, self.other);
+        self.receiving.is_over.set(true);
         self.receiving.story.step(who, "end of stream");
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -444,13 +454,47 @@ pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
     peers.try_into().unwrap_or_else(|_| unreachable!())
 }
 
+/// A line without an end must not pile up in a client's memory.
+#[track_caller]
+pub fn endless_line(story: &Story, client: &Program, server: &Peer) {
+    const MUCH: usize = 20_000_000;
+    story.because("a client takes lines up to 64 KiB, and cuts or splits what is longer: one that waits for the line end without a limit keeps whatever a server sends, until its memory is full");
+    let x = vec![b'x'; 64 * 1024];
+    let sends = |bytes: usize| {
+        let mut sent = 0;
+        while sent < bytes {
+            // It may stop reading, too: then nothing piles up in it.
+            match (&server.stream).write(&x) {
+                Ok(count) => sent += count,
+                Err(_) => return false,
+            }
+        }
+        system::drained(&server.stream);
+        true
+    };
+    server.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let reads = sends(MUCH / 20);
+    // Not for a program whose memory comes and goes by the hundred megabytes.
+    let before = system::memory(client.pid()).filter(|before| *before < 32_000_000);
+    if let Some(before) = before.filter(|_| reads && sends(MUCH)) {
+        let grown = system::memory(client.pid()).unwrap_or(0).saturating_sub(before);
+        story.step("server --> client", format!("a line of {MUCH} bytes, and no end of it"));
+        if grown > MUCH / 2 {
+            let grown = format!("its memory has grown by {grown} bytes");
+            story.fails("server --> client", "at most 64 KiB of a line kept in memory", &grown);
+        }
+    }
+}
+
 /// What every client does with its arguments: those of every program, and a
 /// connection by name, and over IPv6 where the machine has it. Standard output
 /// has only what the server said.
 #[track_caller]
 pub fn client_arguments(story: &Rc<Story>, program: &str) {
-    story.usual_arguments(program);
-    story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+    story.together(|| {
+        story.usual_arguments(program);
+        story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+    });
 
     let named = MockServer::open(story, "127.0.0.1:0");
     let mut mock_servers = vec![(named.address.replace("127.0.0.1", "localhost"), named)];

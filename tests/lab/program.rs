@@ -4,31 +4,37 @@
 // The error of `assert_cmd` is large, and only used to tell it.
 #![allow(clippy::result_large_err)]
 
+use super::cleanup::{self, MARK};
 use super::feed::{Feed, Next};
 use super::peer::{Peer, Receiver};
-use super::story::{Story, escape, quote};
+use super::story::{Collected, Story, escape, quote};
 use super::{patience, system};
-use assert_cmd::assert::{Assert, AssertError};
+use assert_cmd::assert::{Assert, AssertError, OutputAssertExt};
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then";
-const NOT_STARTED: &str = "the program has ended before it listened, and what it said stands above. (If it could not be started at all, look at the command in LAB.)";
+const NOT_LISTENING: &str = "print `listening on ADDRESS` first of all, when the listener is bound, with the address that the system says it has (an IPv6 address in brackets), and flush it: output to a pipe is kept back until then. (Or the program is slow to start: build it first, and try LAB_PATIENCE=3.)";
+const NOT_STARTED: &str = "the program has ended before it listened, and what it said is told above. (If it could not be started at all, look at the command in LAB.)";
+
+const TIME_WAIT: &str = "where the server was the first to close a connection, its side of it stays in TIME_WAIT for a minute (RFC 9293, section 3.6), and nobody can bind that port, unless the listener's socket is set to reuse the address: SO_REUSEADDR, before bind. Rust's std does that, and Node and Java do on Linux; C, Python and others must be told";
 
 /// A running program. Killed when the test is over.
 pub struct Process {
     /// `server` or `client`, for the report.
     role: &'static str,
-    child: RefCell<Child>,
+    child: Arc<Mutex<Child>>,
+    pid: u32,
+    /// Its mark, which all the programs have that it starts.
+    mark: String,
     /// To a thread that types: a program that does not read its input must not
     /// stop the test.
     keyboard: RefCell<Option<mpsc::Sender<Vec<u8>>>>,
@@ -43,6 +49,8 @@ pub struct Process {
 /// A program in a story.
 pub struct Program {
     pub(super) story: Rc<Story>,
+    /// Which program of the course it is.
+    pub(super) step: String,
     process: Rc<Process>,
     /// What it prints on standard output.
     pub screen: Receiver,
@@ -54,13 +62,21 @@ impl Story {
     /// Starts a server and waits until it says where it listens.
     #[track_caller]
     pub fn serve(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        self.serve_or(name, args, NOT_STARTED)
+    }
+
+    /// The same, where this is told of a server that ends instead.
+    #[track_caller]
+    fn serve_or(self: &Rc<Story>, name: &str, args: &[&str], ended: &str) -> Program {
+        self.needs_server(name);
         let mut server = self.start("server", name, args);
-        let line = match server.process.stdout.line() {
+        // Some programs are slow to start.
+        let line = match server.process.stdout.line_within(patience() * 3 / 2) {
             Next::Some(line) => line,
             next => {
                 let (rest, why) = match next {
                     Next::Silence(rest) => (rest, NOT_LISTENING),
-                    Next::End(_, rest) | Next::Some(rest) => (rest, NOT_STARTED),
+                    Next::End(_, rest) | Next::Some(rest) => (rest, ended),
                 };
                 self.blame(why, "lessons/01_bind_listen.md, \"The idea\"");
                 let expected = "\"listening on ADDRESS\" as its first line";
@@ -76,13 +92,42 @@ impl Story {
             let expected = format!("listening on {host}:PORT\n");
             self.mismatch("server --> screen", expected.as_bytes(), &line)
         };
+        let asked = args.iter().find_map(|arg| arg.parse::<SocketAddr>().ok());
+        if let Some(asked) =
+            asked.filter(|asked| asked.port() != 0 && asked.port() != address.port())
+        {
+            self.blame("a server listens at the port that it was given as a part of ADDRESS; only for port 0 the system chooses one", "lessons/01_bind_listen.md, \"The idea\"");
+            let expected = format!("listening on {asked}\n");
+            self.mismatch("server --> screen", expected.as_bytes(), &line)
+        }
         server.address = address;
         self.step("server --> screen", text.trim_end());
         server
     }
 
+    /// Ends a server while somebody is connected, and starts it again at once on
+    /// the port that it had, with these arguments before and after ADDRESS.
+    #[track_caller]
+    pub fn starts_again(
+        self: &Rc<Story>,
+        server: &Program,
+        before: &[&str],
+        after: &[&str],
+    ) -> Program {
+        let address = server.address.to_string();
+        let zed = server.connect("zed");
+        system::accepted(server.address.port());
+        server.kill();
+        // The end of the server is the end of the stream, whatever comes before.
+        while let Next::Some(_) = zed.feed.rest() {}
+        drop(zed);
+        self.step("the server", format!("is started again at once, at {address}"));
+        self.serve_or(&server.step, &[before, &[&address], after].concat(), TIME_WAIT)
+    }
+
     /// Starts a client of `address`.
     pub fn client(self: &Rc<Story>, name: &str, address: &str) -> Program {
+        self.needs_client(name);
         let client = self.start("client", name, &[address]);
         client.process.may_end.set(true);
         client
@@ -90,6 +135,7 @@ impl Story {
 
     /// Starts a client that joins the room at `address` as `who`.
     pub fn joins(self: &Rc<Story>, name: &str, who: &str, address: &str) -> Program {
+        self.needs_client(name);
         let client = self.start("client", name, &["join", who, address]);
         client.process.may_end.set(true);
         client
@@ -97,63 +143,87 @@ impl Story {
 
     /// Starts a client with these arguments.
     pub fn client_with(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        self.needs_client(name);
         let client = self.start("client", name, args);
         client.process.may_end.set(true);
         client
     }
 
     fn start(self: &Rc<Story>, role: &'static str, name: &str, args: &[&str]) -> Program {
-        let mut command = command(name, args);
         let program = lab().unwrap_or(name.to_string());
         self.step("you start", format!("{program} {}", args.join(" ")));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        let stdout = Feed::new(child.stdout.take().unwrap());
-        let process = Rc::new(Process {
-            role,
-            keyboard: RefCell::new(child.stdin.take().map(keyboard)),
-            stderr: Feed::new(child.stderr.take().unwrap()),
-            child: RefCell::new(child),
-            stdout: stdout.clone(),
-            may_end: Cell::new(false),
-            seen_off: Cell::new(false),
-        });
+        let process = self.spawn(role, name, args);
         self.watch(Rc::clone(&process));
         Program {
-            screen: Receiver::new(self, format!("{role} --> screen"), stdout),
+            screen: Receiver::new(self, format!("{role} --> screen"), process.stdout.clone()),
             story: Rc::clone(self),
+            step: name.to_string(),
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
 
+    fn spawn(&self, role: &'static str, name: &str, args: &[&str]) -> Rc<Process> {
+        let mut command = command(name, args);
+        let mark = self.mark();
+        command.env(MARK, &mark);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        if lab().is_some() {
+            cleanup::started(&mark, child.id());
+        }
+        let stdout = Feed::of_output(child.stdout.take().unwrap());
+        let stderr = Feed::of_output(child.stderr.take().unwrap());
+        let (pid, keyboard) = (child.id(), child.stdin.take().map(keyboard));
+        let child = Arc::new(Mutex::new(child));
+        thread::spawn({
+            let (child, stdout, stderr) = (Arc::clone(&child), stdout.clone(), stderr.clone());
+            move || see_to_its_end(&child, &[stdout, stderr])
+        });
+        Rc::new(Process {
+            role,
+            keyboard: RefCell::new(keyboard),
+            stderr,
+            child,
+            pid,
+            mark,
+            stdout,
+            may_end: Cell::new(false),
+            seen_off: Cell::new(false),
+        })
+    }
+
     /// What every program does with its arguments, as step 01 has it in full.
     #[track_caller]
     pub fn usual_arguments(self: &Rc<Story>, name: &str) {
-        self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-        for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-            self.run(name, &[wrong]).usage_error_about(wrong);
-        }
+        self.together(|| {
+            self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+            for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+                self.run(name, &[wrong]).usage_error_about(wrong);
+            }
+        });
     }
 
     /// The same for a program that serves and joins.
     #[track_caller]
     pub fn usual_words(self: &Rc<Story>, name: &str) {
         self.serves_by_default(name, "127.0.0.1:12345");
-        self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
-        for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
-            self.run(name, &["serve", wrong]).usage_error_about(wrong);
-        }
-        self.run(name, &["serve", "127.0.0.1:0", "surplus"]).usage_error_about("surplus");
-        self.run(name, &["dance", "127.0.0.1:0"]).usage_error_about("dance");
-        self.run(name, &["127.0.0.1:0"]).usage_error_about("127.0.0.1:0");
-        let says_more = |text: &str| text.trim_end().lines().count() > 1;
-        self.run(name, &["join"])
-            .code(2)
-            .prints("nothing", str::is_empty)
-            .warns("a line about the missing NAME, then the usage", says_more);
-        self.run(name, &["join", "ann", "127.0.0.1"]).usage_error_about("127.0.0.1");
-        self.run(name, &["join", "ann", "127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+        self.together(|| {
+            self.run(name, &["--help"]).code(0).prints("a usage", |text| !text.trim().is_empty());
+            for wrong in ["127.0.0.1", "127.0.0.1:99999", "--loud"] {
+                self.run(name, &["serve", wrong]).usage_error_about(wrong);
+            }
+            self.run(name, &["serve", "127.0.0.1:0", "surplus"]).usage_error_about("surplus");
+            self.run(name, &["dance", "127.0.0.1:0"]).usage_error_about("dance");
+            self.run(name, &["127.0.0.1:0"]).usage_error_about("127.0.0.1:0");
+            let says_more = |text: &str| text.trim_end().lines().count() > 1;
+            self.run(name, &["join"])
+                .code(2)
+                .prints("nothing", str::is_empty)
+                .warns("a line about the missing NAME, then the usage", says_more);
+            self.run(name, &["join", "ann", "127.0.0.1"]).usage_error_about("127.0.0.1");
+            self.run(name, &["join", "ann", "127.0.0.1:1", "surplus"]).usage_error_about("surplus");
+        });
     }
 
     /// Without any argument it serves where the lessons do: or it can't, because
@@ -187,23 +257,47 @@ impl Story {
         if !typed.is_empty() {
             self.step("keyboard --> program", quote(typed.as_bytes()));
         }
-        let mut command = assert_cmd::Command::from_std(command(name, args));
-        command.write_stdin(typed);
-        let (limit, started) = (patience() * 3, Instant::now());
-        let assert = command.timeout(limit).assert();
-        let still_ran = (started.elapsed() >= limit).then(|| {
+        let process = self.spawn("program", name, args);
+        if let Some(keyboard) = process.keyboard.take() {
+            // It may end without having read it.
+            let _ = keyboard.send(typed.as_bytes().to_vec());
+        }
+        let still_ran = process.runs_on().map(|seconds| {
             let asks = args.first().is_some_and(|a| ["join", "adduser", "certs"].contains(a));
             let hint = ": does it wait for the keyboard, and not for its standard input?";
             let hint = if asks { hint } else { "" };
-            format!("still running after {} s (the test ended it){hint}", limit.as_secs_f64())
+            let seconds = seconds.as_secs_f64();
+            format!("still running after {seconds:.1} s (the test ended it){hint}")
         });
-        Ended { story: Rc::clone(self), assert, still_ran }
+        process.kill();
+        let status = process.status().unwrap_or_default();
+        let all = |feed: &Feed| {
+            let (Next::Some(all) | Next::End(_, all) | Next::Silence(all)) = feed.rest();
+            all
+        };
+        let output = Output { status, stdout: all(&process.stdout), stderr: all(&process.stderr) };
+        let quoted: Vec<String> = args.iter().map(|arg| in_shell(arg)).collect();
+        let mut command = format!("{} {}", run_by_hand(name), quoted.join(" "));
+        if !typed.is_empty() {
+            command = format!("printf '%s\\n' {} | {command}", in_shell(typed.trim_end()));
+        }
+        Ended {
+            story: Rc::clone(self),
+            command,
+            has_failed: false,
+            assert: output.assert(),
+            still_ran,
+        }
     }
 }
 
 /// A program that has run to its end.
 pub struct Ended {
     story: Rc<Story>,
+    /// The command that shows it by hand.
+    command: String,
+    /// Whether a failure was told already.
+    has_failed: bool,
     assert: Assert,
     /// What is told where the test had to end it.
     still_ran: Option<String>,
@@ -250,12 +344,10 @@ impl Ended {
         self.code(2)
             .prints("nothing", str::is_empty)
             .warns(&format!("a line that names \"{name}\""), |text| text.contains(name))
-            .warns("then the usage, in which ADDRESS or the program's words stand", |text| {
-                text.trim_end().lines().count() > 1
-            })
+            .warns("then the usage", |text| text.trim_end().lines().count() > 1)
     }
 
-    /// A word on standard error for a person. A prompt may stand before it.
+    /// A word on standard error for a person. A prompt may come before it.
     #[track_caller]
     pub fn a_word_about(self, about: &str) -> Ended {
         self.warns(&format!("a line that says {about}"), |text| {
@@ -269,29 +361,39 @@ impl Ended {
         expected: &str,
         test: impl FnOnce(Assert) -> Result<Assert, AssertError>,
     ) -> Ended {
-        let Ended { story, assert, still_ran } = self;
-        let output = assert.get_output().clone();
-        match test(assert) {
-            Ok(assert) => Ended { story, assert, still_ran },
-            Err(_) => story.fails(
-                "the program",
-                expected,
-                &format!(
-                    "{}\n  stdout    {}\n  stderr    {}",
-                    still_ran.unwrap_or(output.status.to_string()),
-                    quote(&output.stdout),
-                    readable(&String::from_utf8_lossy(&output.stderr))
-                ),
-            ),
+        if self.has_failed {
+            return self;
         }
+        let Ended { story, command, assert, still_ran, .. } = self;
+        let output = assert.get_output().clone();
+        if let Ok(assert) = test(assert) {
+            return Ended { story, command, has_failed: false, assert, still_ran };
+        }
+        let received = format!(
+            "{}\n  stdout    {}\n  stderr    {}",
+            still_ran.as_ref().unwrap_or(&output.status.to_string()),
+            quote(&output.stdout),
+            readable(&String::from_utf8_lossy(&output.stderr))
+        );
+        let failure = || Collected {
+            command: command.clone(),
+            expected: expected.to_string(),
+            received: received.clone(),
+        };
+        if !story.collects(failure) {
+            story.by_hand(format!("{command}; echo $?"));
+            story.fails("the program", expected, &received);
+        }
+        Ended { story, command, has_failed: true, assert: output.assert(), still_ran }
     }
 }
 
 impl Program {
-    /// Another door of the same server.
-    pub fn door(&self, address: SocketAddr) -> Program {
+    /// Another listener of the same server.
+    pub fn listener(&self, address: SocketAddr) -> Program {
         Program {
             story: Rc::clone(&self.story),
+            step: self.step.clone(),
             process: Rc::clone(&self.process),
             screen: Receiver::new(
                 &self.story,
@@ -310,7 +412,7 @@ impl Program {
         Peer::new(&self.story, name, "server", stream)
     }
 
-    /// Connects to a door that may still be about to open.
+    /// Connects to a listener that may still be about to open.
     #[track_caller]
     pub fn connect_in_time(&self) -> TcpStream {
         let mut stream = None;
@@ -336,9 +438,9 @@ impl Program {
 
     /// Connects `count` times from threads of their own: the system may not let
     /// them in before the server has accepted others.
-    pub fn connect_later(&self, count: usize) -> Vec<Coming> {
+    pub fn connect_later(&self, count: usize) -> Vec<Connecting> {
         let address = self.address;
-        let connect = move |number| Coming {
+        let connect = move |number| Connecting {
             name: format!("client {number}"),
             story: Rc::clone(&self.story),
             stream: thread::spawn(move || TcpStream::connect_timeout(&address, patience())),
@@ -427,7 +529,7 @@ impl Program {
     /// person.
     #[track_caller]
     pub fn expect_a_warning(&self, before: usize, about: &str) {
-        let said = || self.process.stderr.so_far()[before..].to_vec();
+        let said = || self.process.stderr.so_far().split_off(before);
         system::poll(|| said().ends_with(b"\n"));
         if said().trim_ascii().is_empty() || traced(&String::from_utf8_lossy(&said())) {
             let who = format!("{} --> standard error", self.process.role);
@@ -456,8 +558,8 @@ impl Program {
     }
 
     /// Waits until it has done all that it can by itself.
-    pub fn settled(&self) {
-        system::settled(self.pid());
+    pub fn settled(&self) -> bool {
+        system::settled(self.pid())
     }
 
     /// The same, unless it has no rest.
@@ -468,7 +570,7 @@ impl Program {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.child.borrow().id()
+        self.process.pid
     }
 
     /// Stops it in the middle of whatever it does, until [`thaw`](Self::thaw).
@@ -530,13 +632,13 @@ impl Program {
 }
 
 /// A client that is still connecting.
-pub struct Coming {
+pub struct Connecting {
     story: Rc<Story>,
     name: String,
     stream: JoinHandle<io::Result<TcpStream>>,
 }
 
-impl Coming {
+impl Connecting {
     /// Waits until it has connected.
     #[track_caller]
     pub fn join(self) -> Peer {
@@ -551,14 +653,40 @@ impl Coming {
 }
 
 impl Process {
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> Option<ExitStatus> {
-        self.child.borrow_mut().try_wait().ok().flatten()
+        self.child().try_wait().ok().flatten()
+    }
+
+    /// Waits until it has ended. If it does not, says how long that took.
+    fn runs_on(&self) -> Option<Duration> {
+        let started = Instant::now();
+        let limit = patience() * 3;
+        let mut listens = None;
+        loop {
+            if self.status().is_some() {
+                return None;
+            }
+            // A server that listens does not end any more.
+            if self.stdout.so_far().starts_with(b"listening on ") {
+                listens.get_or_insert_with(Instant::now);
+            }
+            let serves = self.stdout.is_flooded()
+                || listens.is_some_and(|since| since.elapsed() > patience() / 5);
+            if serves || started.elapsed() > limit || cleanup::time_left().is_zero() {
+                return Some(started.elapsed());
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
     /// Sends a signal, on systems that have them.
     fn signal(&self, signal: &str) {
         if cfg!(unix) {
-            let pid = self.child.borrow().id();
+            let pid = self.pid;
             // A command in LAB leads a process group (see `command`).
             let target = if lab().is_some() { format!("-{pid}") } else { pid.to_string() };
             let mut kill = Command::new("kill");
@@ -570,7 +698,7 @@ impl Process {
 
     /// Sends a signal to the program alone.
     fn signal_only(&self, signal: &str) {
-        let pid = self.child.borrow().id().to_string();
+        let pid = self.pid.to_string();
         let mut kill = Command::new("kill");
         let _ = kill.args([&format!("-{signal}"), "--", &pid]).stderr(Stdio::null()).status();
     }
@@ -580,13 +708,11 @@ impl Process {
         self.role == "client" && self.status().is_some()
     }
 
+    /// Ends it, and all that it has started.
     fn kill(&self) {
-        if lab().is_some() {
-            self.signal("KILL");
-        }
-        let mut child = self.child.borrow_mut();
-        let _ = child.kill();
-        let _ = child.wait();
+        let _ = self.child().kill();
+        cleanup::end_marked(&self.mark);
+        system::poll(|| self.status().is_some());
     }
 
     /// How it ended and what it said last, if there is anything to tell.
@@ -633,6 +759,24 @@ impl Process {
     }
 }
 
+/// Waits until a program has ended, and sees to it that its output ends, too: a
+/// process that it has left behind may hold it open.
+fn see_to_its_end(child: &Mutex<Child>, outputs: &[Feed]) {
+    let mut ended = None;
+    loop {
+        if ended.is_none() {
+            let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+            ended = child.try_wait().map_or(true, |status| status.is_some()).then(Instant::now);
+        }
+        // All are looked at, each time.
+        let open = |since| outputs.iter().filter(|o| !o.ends_with_its_program(since)).count();
+        if ended.is_some_and(|since| open(since) == 0) {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
@@ -672,6 +816,21 @@ fn traced(text: &str) -> bool {
         .any(|mark| text.contains(mark))
 }
 
+/// How a person runs a step's program.
+fn run_by_hand(name: &str) -> String {
+    // Without `--` cargo takes an option for its own.
+    lab().unwrap_or(format!("cargo run --example {name} --"))
+}
+
+/// An argument as it is written in a shell.
+fn in_shell(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/,=@".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_string();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
+}
+
 /// The command in `LAB`, if there is one.
 pub fn lab() -> Option<String> {
     std::env::var("LAB").ok().filter(|lab| !lab.trim().is_empty())
@@ -685,6 +844,15 @@ fn command(name: &str, args: &[&str]) -> Command {
         None => Command::new(example(name)),
     };
     command.args(args);
+    // How it is graded is no business of the program.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let is_ours =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_TARGET_TMP", "LAB"];
+        if name == "CARGO" || is_ours.iter().any(|start| name.starts_with(start)) {
+            command.env_remove(&*name);
+        }
+    }
     // Times are shown in UTC, wherever the program runs.
     command.env("TZ", "Asia/Kolkata");
     command
@@ -695,7 +863,7 @@ fn command(name: &str, args: &[&str]) -> Command {
 pub fn announce(name: &str) {
     static GRADED: Once = Once::new();
     GRADED.call_once(|| {
-        // Who runs each test by itself has said it for all of them.
+        // A runner with a process for each test has said it for all of them.
         if !super::runner::runs_one() {
             let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
             let _ = writeln!(io::stderr(), "this grades {graded}");

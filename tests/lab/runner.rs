@@ -30,7 +30,7 @@ pub struct Test {
 const WITH_VALUE: [&str; 6] =
     ["--test-threads", "--skip", "--format", "--color", "--logfile", "--shuffle-seed"];
 
-/// What stands behind `--` of `cargo test -- ...`.
+/// What comes after `--` of `cargo test -- ...`.
 #[derive(Default)]
 struct Chosen {
     filters: Vec<String>,
@@ -206,7 +206,7 @@ fn run_apart(name: &str, shows_all: bool) -> Verdict {
 
 /// Runs one test, as the usual harness would.
 fn run_here(test: &Test) -> ExitCode {
-    // Who has started it holds its input open: if that ends, nobody waits any
+    // The runner holds this input open: if it ends, nobody waits any
     // more for this test, nor for what it has started.
     thread::spawn(|| {
         let _ = io::stdin().read(&mut [0]);

@@ -15,11 +15,12 @@ use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -28,16 +29,20 @@ pub struct Account {
     pub name: &'static str,
     pub password: &'static str,
     pub line: &'static str,
+    /// The same with 1000 rounds, for programs that take that.
+    quick: &'static str,
 }
 
 // The lines are Python's: "$pbkdf2-sha256$600000$" and passlib's base64 of
-// the salt and of hashlib.pbkdf2_hmac("sha256", password, salt, 600_000).
+// the salt and of hashlib.pbkdf2_hmac("sha256", password, salt, 600_000). Those
+// with 1000 rounds are made in the same way.
 
 /// A password of 8 bytes, the fewest.
 pub const ANN: Account = Account {
     name: "ann",
     password: "ann's 8c",
     line: "ann $pbkdf2-sha256$600000$c2FsdCBvZiBhbm4ncyAxNg$KYCvthUiK819wpUTt3vhpqpv0eMsHgMIpYVw0c3Jrp0",
+    quick: "ann $pbkdf2-sha256$1000$c2FsdCBvZiBhbm4ncyAxNg$m1F9rS8xlYyrSAqAeiRLetnU1F4cRzngz.T9SlJUqtQ",
 };
 
 /// A password of 128 bytes, the most.
@@ -45,6 +50,7 @@ pub const BOB: Account = Account {
     name: "bob",
     password: "bob über über über über über über über über über über über über über über über über über über über über xxxx",
     line: "bob $pbkdf2-sha256$600000$AP/..z4/....ABCD////.w$gAZKMs/U5/4fjCFSA8w70SQSGTFS7qeLKI9Oh5MMJ70",
+    quick: "bob $pbkdf2-sha256$1000$AP/..z4/....ABCD////.w$90BLJyaP6uyvlsySbZhyo/6eXhkdV2TQYZXK0jpvp8E",
 };
 
 /// A password with a blank at each end.
@@ -52,6 +58,7 @@ pub const EVE: Account = Account {
     name: "eve",
     password: " two blanks, an é and a € ",
     line: "eve $pbkdf2-sha256$600000$ZXZlIGhhcyBoZXIgb3duLg$J7XOrzC8L6tuJlGibWLoT3ZbhxCsLqyUovqNUk3ejUM",
+    quick: "eve $pbkdf2-sha256$1000$ZXZlIGhhcyBoZXIgb3duLg$whW3ApjIzK84T.BuoHDbIQev48CnmhS9zUS2UyQ7D.c",
 };
 
 /// What who `name` says to come in.
@@ -116,6 +123,28 @@ impl Folder {
             accounts.iter().map(|account| format!("{}\n", account.line)).collect();
         self.file("accounts.txt", &lines.concat())
     }
+
+    /// The same with fewer rounds, if this program takes such accounts (that is
+    /// free): for tests in which the work itself does not matter.
+    pub fn quick_accounts(&self, program: &str, accounts: &[&Account]) -> String {
+        static ARE_TAKEN: OnceLock<bool> = OnceLock::new();
+        let lines = |accounts: &[&Account]| {
+            let lines: Vec<&str> = accounts.iter().map(|account| account.quick).collect();
+            lines.join("\n") + "\n"
+        };
+        let file = self.file("accounts.txt", &lines(&[&ANN]));
+        let try_it = || {
+            let story = Story::of_trial();
+            let arguments = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &file];
+            let ann = story.serve(program, &arguments).visit("ann");
+            ann.say(&ANN.login());
+            ann.in_time().gets_next(&message::welcome("ann", "ann"));
+        };
+        if *ARE_TAKEN.get_or_init(|| catch_unwind(AssertUnwindSafe(try_it)).is_ok()) {
+            return self.file("accounts.txt", &lines(accounts));
+        }
+        self.accounts(accounts)
+    }
 }
 
 impl Drop for Folder {
@@ -139,7 +168,7 @@ fn for_owner() -> OpenOptions {
     options
 }
 
-/// Who may do what with a file, where the system says so in this way: `rw-------`
+/// The permissions of a file, where the system says so in this way: `rw-------`
 /// is 0o600.
 #[cfg(unix)]
 pub fn mode(path: &str) -> Option<u32> {
@@ -162,7 +191,7 @@ pub fn open_to_all(path: &str) {
 #[cfg(not(unix))]
 pub fn open_to_all(_: &str) {}
 
-/// The bytes that passlib's base64 stands for: `.` in place of `+`, and nothing
+/// The bytes that passlib's base64 means: `.` in place of `+`, and nothing
 /// to fill up.
 pub fn from_ab64(text: &str) -> Option<Vec<u8>> {
     let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./";
@@ -292,7 +321,7 @@ impl Tunnel {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut child = stunnel(&conf, listener.accept().unwrap().0);
-        let said = Feed::new(child.stderr.take().unwrap());
+        let said = Feed::of_output(child.stderr.take().unwrap());
         let tunnel = Tunnel { child, stream };
         let what = format!("connects to {to} by TLS, with ca.pem and {who}");
         story.step("a client", &what);
@@ -330,11 +359,11 @@ pub struct Front {
 
 impl Front {
     /// Shows this certificate of the folder to all who come, and brings them to
-    /// `behind`.
-    pub fn open(folder: &Folder, certificate: &str, behind: &str) -> Front {
+    /// `backend`.
+    pub fn open(folder: &Folder, certificate: &str, backend: &str) -> Front {
         let path = |end: &str| folder.path(&format!("{certificate}.{end}"));
         let text =
-            format!("{CONF}cert = {}\nkey = {}\nconnect = {}\n", path("pem"), path("key"), behind);
+            format!("{CONF}cert = {}\nkey = {}\nconnect = {}\n", path("pem"), path("key"), backend);
         let conf = folder.file(&format!("{certificate}.conf"), &text);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -344,7 +373,7 @@ impl Front {
             for stream in listener.incoming().flatten() {
                 let mut child = stunnel(&conf, stream);
                 // Nobody reads its log, but it must not wait for that.
-                drop(Feed::new(child.stderr.take().unwrap()));
+                drop(Feed::of_output(child.stderr.take().unwrap()));
                 all.lock().unwrap_or_else(PoisonError::into_inner).push(child);
             }
         });
@@ -361,7 +390,7 @@ impl Drop for Front {
     }
 }
 
-/// What a trap does with who comes.
+/// What a trap does with clients that connect.
 #[derive(Clone, Copy)]
 pub enum Manner {
     /// Only listens.
@@ -415,7 +444,7 @@ impl Trap {
 
 /// Reads from one who came, until its end.
 fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
-    let mut behind = None;
+    let mut backend = None;
     match manner {
         Manner::Closes => drop(stream.shutdown(Shutdown::Write)),
         Manner::PassesOn(address) => {
@@ -425,14 +454,14 @@ fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
                 let _ = io::copy(&mut from, &mut back);
                 let _ = back.shutdown(Shutdown::Write);
             });
-            behind = Some((to, answers));
+            backend = Some((to, answers));
         }
         Manner::Listens | Manner::Answers(_) => {}
     }
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
         note(&buffer[..count]);
-        if let Some((to, _)) = &mut behind {
+        if let Some((to, _)) = &mut backend {
             let _ = to.write_all(&buffer[..count]);
         }
         if let Manner::Answers(answer) = manner {
@@ -440,7 +469,7 @@ fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
             let _ = stream.shutdown(Shutdown::Write);
         }
     }
-    if let Some((to, answers)) = behind {
+    if let Some((to, answers)) = backend {
         let _ = to.shutdown(Shutdown::Write);
         // Not before all of it has come through TLS.
         let _ = answers.join();

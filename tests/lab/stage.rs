@@ -108,7 +108,7 @@ impl Stage {
             let mut words = part[..end].split_whitespace();
             let name = words.next().unwrap();
             let mut args: Vec<&str> = words.collect();
-            // What stands behind `--` is for the program. Without it cargo takes
+            // What comes after `--` is for the program. Without it cargo takes
             // a first argument that begins with `-` for its own, and fails.
             match args.first() {
                 Some(&"--") => drop(args.remove(0)),
@@ -180,7 +180,7 @@ impl Stage {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let screen = Feed::new(child.stdout.take().unwrap());
+        let screen = Feed::of_output(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
         self.terminals.insert(number, Terminal { child, stdin, screen, asked: false });
     }
@@ -190,7 +190,7 @@ impl Stage {
             self.terminals.get_mut(&number).unwrap_or_else(|| panic!("{place}: nothing runs"));
         match text {
             "^D" => drop(terminal.stdin.take()),
-            // SIGINT would be Ctrl-C's own. But whoever runs the tests in the
+            // SIGINT would be Ctrl-C's own. But where the tests run in the
             // background has it ignored, and programs inherit that.
             "^C" => terminal.signal("TERM"),
             _ => {
@@ -255,7 +255,7 @@ impl Terminal {
 
     fn next_line(&mut self) -> String {
         let line = text(self.screen.line());
-        // Whoever types a password ends the line of the question, unseen.
+        // The line end that is typed after a password is not shown.
         if std::mem::take(&mut self.asked) && line == "\n" { self.next_line() } else { line }
     }
 

@@ -1,13 +1,15 @@
 //! What has happened in a test, told when it fails.
 
+use super::cleanup::{Watch, longest, time_left};
+use super::feed::Feed;
 use super::program::{Process, lab};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Once, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What a test stands for, in the words that its failure prints.
+/// The rule of a test, in the words that its failure prints.
 #[allow(clippy::struct_field_names)]
 pub struct Rule {
     /// The rule, as the contract has it.
@@ -20,8 +22,8 @@ pub struct Rule {
     pub by_hand: &'static str,
 }
 
-/// How many of the last steps a failure tells.
-const LAST_STEPS: usize = 24;
+/// How many of the last steps a failure tells. `LAB_STORY=all` tells all.
+const LAST_STEPS: usize = 10;
 /// How much of a long text is shown, in characters.
 const SHOWN: usize = 64;
 
@@ -37,26 +39,77 @@ pub struct Story {
     rule: Rule,
     why: RefCell<String>,
     read: Cell<&'static str>,
+    by_hand: RefCell<String>,
+    /// Failures that are told together, while somebody collects them.
+    collected: RefCell<Option<Vec<Collected>>>,
+    peers: RefCell<Vec<Connected>>,
     steps: RefCell<Vec<Step>>,
     programs: RefCell<Vec<Rc<Process>>>,
     random: Cell<u64>,
+    /// The name of the test.
+    name: String,
+    /// Whether it only finds out if the others make sense.
+    is_trial: bool,
+    /// The last to be dropped: it watches until all programs are gone.
+    watch: Watch,
+}
+
+/// A peer that is connected to a server of this test.
+struct Connected {
+    who: String,
+    feed: Feed,
+    /// Whether it knows that this is over.
+    is_over: Weak<Cell<bool>>,
+}
+
+/// A failure that is told with others of its kind.
+pub struct Collected {
+    /// The command that shows it.
+    pub command: String,
+    pub expected: String,
+    pub received: String,
+}
+
+/// What a failure has to tell, but for the rule that was broken.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    /// What has happened, and what differs.
+    told: String,
+    why: String,
+    read: String,
+    by_hand: String,
 }
 
 impl Story {
     pub fn new(rule: Rule) -> Rc<Story> {
-        // What failed is told by the story. Where in the harness, is no news.
+        Story::of(rule, false)
+    }
+
+    /// One that fails without a word: what it has to tell is thrown.
+    pub fn of_trial() -> Rc<Story> {
+        Story::of(Rule { rule: "", why: "", read: "", by_hand: "" }, true)
+    }
+
+    fn of(rule: Rule, is_trial: bool) -> Rc<Story> {
+        // Other panics are mistakes of the harness: one line is enough.
         static HOOK: Once = Once::new();
         HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))));
-        let name = std::thread::current().name().unwrap_or("").to_string();
+        let name = test_name();
         // Different words in each test of a run, the same in each replay.
         let random = name.bytes().fold(seed(), |mix, b| next_random(mix ^ u64::from(b)));
         Rc::new(Story {
             why: RefCell::new(rule.why.into()),
             read: Cell::new(rule.read),
+            by_hand: RefCell::new(rule.by_hand.into()),
+            collected: RefCell::default(),
+            peers: RefCell::default(),
             rule,
             steps: RefCell::default(),
             programs: RefCell::default(),
             random: Cell::new(random),
+            name,
+            is_trial,
+            watch: Watch::new(),
         })
     }
 
@@ -70,6 +123,57 @@ impl Story {
     pub fn blame(&self, why: impl Into<String>, read: &'static str) {
         self.because(why);
         self.read.set(read);
+    }
+
+    /// From here on, this command shows a failure by hand.
+    pub fn by_hand(&self, command: impl Into<String>) {
+        *self.by_hand.borrow_mut() = command.into();
+    }
+
+    /// Collects the failures of the programs that are run here, and tells all of
+    /// them together.
+    #[track_caller]
+    pub fn together(&self, runs: impl FnOnce()) {
+        if self.collected.borrow().is_some() {
+            return runs();
+        }
+        *self.collected.borrow_mut() = Some(Vec::new());
+        runs();
+        let collected = self.collected.take().unwrap_or_default();
+        let Some(first) = collected.first() else { return };
+        self.by_hand(format!("{}; echo $?", first.command));
+        let mut difference = String::new();
+        for Collected { command, expected, received } in &collected {
+            let _ = writeln!(difference, "  you run   {command}");
+            let _ = writeln!(difference, "  expected  {expected}\n  received  {received}");
+        }
+        self.steps.borrow_mut().clear();
+        self.fail(&difference)
+    }
+
+    /// Notes a failure, if somebody collects them.
+    pub fn collects(&self, failure: impl FnOnce() -> Collected) -> bool {
+        let mut collected = self.collected.borrow_mut();
+        collected.as_mut().is_some_and(|all| {
+            all.push(failure());
+            true
+        })
+    }
+
+    /// Somebody is connected to a server, and hears this. The cell is true when it
+    /// knows that this is over.
+    pub fn is_connected(&self, who: &str, feed: &Feed, is_over: &Rc<Cell<bool>>) {
+        let (who, feed, is_over) = (who.to_string(), feed.clone(), Rc::downgrade(is_over));
+        self.peers.borrow_mut().push(Connected { who, feed, is_over });
+    }
+
+    /// Whose connections have ended, though nobody has asked for that.
+    fn dropped(&self) -> Vec<String> {
+        let peers = self.peers.borrow();
+        let was_dropped = |peer: &&Connected| {
+            peer.feed.has_ended() && peer.is_over.upgrade().is_some_and(|is_over| !is_over.get())
+        };
+        peers.iter().filter(was_dropped).map(|peer| peer.who.clone()).collect()
     }
 
     /// The failure that comes now may have one more reason.
@@ -92,6 +196,21 @@ impl Story {
     /// Notes a step: `ann --> server`, and what was said.
     pub fn step(&self, who: impl Into<String>, what: impl Into<String>) {
         self.steps.borrow_mut().push(Step { who: who.into(), what: what.into() });
+    }
+
+    /// The name of the test.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this only finds out if the tests make sense.
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
+    }
+
+    /// The mark of this test's next program.
+    pub fn mark(&self) -> String {
+        self.watch.mark()
     }
 
     pub fn watch(&self, program: Rc<Process>) {
@@ -152,12 +271,14 @@ impl Story {
 
     #[track_caller]
     fn fail(&self, difference: &str) -> ! {
-        let mut text = format!("\n\n  rule      {}\n", self.rule.rule);
+        let mut text = String::new();
         let steps = shortened(&self.steps.borrow());
-        let hidden = steps.len().saturating_sub(LAST_STEPS);
+        let tells_all = std::env::var("LAB_STORY").is_ok_and(|story| story == "all");
+        let most = if tells_all { usize::MAX } else { LAST_STEPS };
+        let hidden = steps.len().saturating_sub(most);
         let mut label = "so far";
         if hidden > 0 {
-            let _ = writeln!(text, "  so far    ({hidden} steps before)");
+            let _ = writeln!(text, "  so far    ({hidden} steps before; LAB_STORY=all shows them)");
             label = "";
         }
         let wide = steps[hidden..].iter().map(|s| s.who.len()).max().unwrap_or(0);
@@ -166,24 +287,70 @@ impl Story {
             label = "";
         }
         text.push_str(difference);
+        let who = steps.last().map(|step| step.who.clone()).unwrap_or_default();
+        for dropped in
+            self.dropped().iter().filter(|dropped| !who.ends_with(&format!(" {dropped}")))
+        {
+            let _ = writeln!(
+                text,
+                "  also      the connection of {dropped} has ended, too, before this"
+            );
+        }
+        let [expected, received] = ["  expected", "  received"]
+            .map(|label| difference.lines().find(|line| line.starts_with(label)).unwrap_or(""));
+        if received.contains("too slow") && !expected.contains("too slow") {
+            self.because("the server has given up a client that reads at once. The limit is 1 MiB that waits in the server's own queue: count bytes, not lines or messages, and only what still waits");
+        }
         for program in self.programs.borrow().iter() {
             text.push_str(&program.last_words());
         }
-        let _ = writeln!(text, "  why       {}", self.why.borrow());
-        let _ = writeln!(text, "  read      {}", self.read.get());
-        let (step, name) = (step_name(), std::thread::current().name().unwrap_or("").to_string());
-        let (mut by_hand, mut set) = (self.rule.by_hand.to_string(), String::new());
+        if time_left().is_zero() {
+            let seconds = longest().as_secs();
+            self.because(format!("this test has taken {seconds} s, and that is the most that a test may take: its programs were ended. What it waited for is told above"));
+        }
+        let (why, read) = (self.why.borrow().clone(), self.read.get().to_string());
+        let by_hand = self.by_hand.borrow().clone();
+        self.throw(Failure { told: text, why, read, by_hand })
+    }
+
+    /// Fails as a trial has failed.
+    pub fn tells(&self, failure: &Failure) -> ! {
+        self.throw(failure.clone())
+    }
+
+    fn throw(&self, failure: Failure) -> ! {
+        if self.is_trial {
+            std::panic::resume_unwind(Box::new(failure));
+        }
+        let Failure { told, why, read, by_hand } = failure;
+        let or = |own: &str, of: String| if of.is_empty() { own.to_string() } else { of };
+        let mut text = told;
+        let _ = writeln!(text, "  why       {}", or(&self.why.borrow(), why));
+        let _ = writeln!(text, "  read      {}", or(self.read.get(), read));
+        let step = step_name();
+        let (mut by_hand, mut set) = (or(&self.by_hand.borrow(), by_hand), String::new());
         if let Some(lab) = lab() {
-            by_hand = by_hand.replace(&format!("cargo run --example {step}"), &lab);
+            // What `--` divides are cargo's arguments from the program's.
+            let run = format!("cargo run --example {step}");
+            by_hand = by_hand.replace(&format!("{run} --"), &run).replace(&run, &lab);
             set = format!("LAB=\"{lab}\" ");
         }
         let _ = writeln!(text, "  by hand   {by_hand}");
-        let _ = writeln!(
-            text,
-            "  again     {set}LAB_SEED={} cargo test --test {step} {name}\n",
-            seed()
-        );
-        panic!("{text}")
+        let (seed, name) = (seed(), &self.name);
+        let again = format!("{set}LAB_SEED={seed} cargo test --test {step} {name}");
+        self.ends(&format!("{text}  again     {again}\n"))
+    }
+
+    /// Fails, because something else must work before.
+    pub fn was_not_tried(&self, why: &str) -> ! {
+        self.ends(&format!("  not tried {why}\n"))
+    }
+
+    fn ends(&self, told: &str) -> ! {
+        // The report says all that there is to say. A panic would add where in
+        // the harness it was written, and that is no news.
+        eprintln!("\n\n  rule      {}\n{told}", self.rule.rule);
+        std::panic::resume_unwind(Box::new("the test has failed"))
     }
 }
 
@@ -222,6 +389,21 @@ fn step_name() -> String {
     name.rsplit_once('-').map_or(name.clone(), |(step, _)| step.to_string())
 }
 
+/// The name of the test that runs: that of its thread. Where tests have no
+/// threads of their own (`--test-threads 1`) it is looked for among the calls.
+fn test_name() -> String {
+    let thread = std::thread::current().name().unwrap_or("main").to_string();
+    if thread != "main" {
+        return thread;
+    }
+    let calls = std::backtrace::Backtrace::force_capture().to_string();
+    let step = format!("{}::", step_name());
+    let names = calls.lines().filter_map(|line| line.split_once(&step).map(|(_, name)| name));
+    let name = names.rev().find(|name| !name.contains("lab::") && !name.starts_with("main"));
+    let name = name.and_then(|name| name.split("::").next()).unwrap_or("main");
+    name.trim_matches(['{', '}']).to_string()
+}
+
 /// The seed of this run.
 fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
@@ -240,7 +422,7 @@ fn next_random(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Bytes as they would stand in a string: `one\ntwo\xff`.
+/// Bytes as they are written in a string: `one\ntwo\xff`.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -271,9 +453,10 @@ fn quote_from(bytes: &[u8], from: usize, cut: &str) -> String {
         return format!("\"{cut}{text}\"");
     }
     let short: String = text.chars().take(SHOWN).collect();
-    let length = match bytes.strip_suffix(b"\n") {
-        Some(line) => format!("{} bytes and LF", line.len()),
-        None => format!("{} bytes", bytes.len()),
+    let length = match bytes {
+        [line @ .., b'\r', b'\n'] => format!("{} bytes and CR LF", line.len()),
+        [line @ .., b'\n'] => format!("{} bytes and LF", line.len()),
+        _ => format!("{} bytes", bytes.len()),
     };
     format!("\"{cut}{short}...\" ({length})")
 }

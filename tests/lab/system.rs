@@ -2,6 +2,7 @@
 //! systems these fall back to a short pause: a test may miss a mistake there,
 //! but never fails a right program.
 
+use super::cleanup::time_left;
 use super::{Story, patience};
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 pub fn poll(mut done: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + patience();
     while !done() {
-        if Instant::now() > until {
+        if Instant::now() > until || time_left().is_zero() {
             return false;
         }
         thread::park_timeout(Duration::from_millis(1));
@@ -61,21 +62,21 @@ pub fn refused(mut stream: &TcpStream) -> bool {
 }
 
 /// Waits until every thread of a process sleeps: it has done all that it could
-/// do by itself, and waits for somebody.
-pub fn settled(pid: u32) {
+/// do by itself, and waits for somebody. False if it never does.
+pub fn settled(pid: u32) -> bool {
     if !cfg!(target_os = "linux") {
         thread::park_timeout(Duration::from_millis(50));
-        return;
+        return true;
     }
     // Between two steps a thread may sleep for a moment: look several times.
     let mut calm = 0;
     poll(|| {
         calm = if states(pid).iter().all(|s| *s == 'S') { calm + 1 } else { 0 };
         calm == 5
-    });
+    })
 }
 
-/// The state of each thread: the letter behind the name in
+/// The state of each thread: the letter after the name in
 /// `/proc/PID/task/*/stat`, proc(5).
 pub fn states(pid: u32) -> Vec<char> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };

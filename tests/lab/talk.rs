@@ -9,11 +9,13 @@ use super::peer::{MockServer, Peer, Receiver, silence, told};
 use super::program::Program;
 use super::story::{Story, quote};
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+const NO_MESSAGE: &str = "what came is not a message. Its fields are shown as the contract places them: all integers are in network byte order, the highest byte first, and exactly as many bytes follow the header as it announces";
 
 /// What a peer sends through: the test's messages, and the answers to PINGs
 /// between them, never inside of one.
@@ -86,7 +88,7 @@ pub struct Answering {
     /// The header that is coming, and how much of it was passed on.
     header: Vec<u8>,
     passed: usize,
-    /// How much is to come behind the header.
+    /// How much is to come after the header.
     rest: usize,
     /// Whether that belongs to a PING.
     pinged: bool,
@@ -121,7 +123,7 @@ impl Answering {
                 self.passed = self.header.len();
             }
             let Some(header) = self.header.first_chunk::<HEADER_BYTES>() else { continue };
-            // As if nothing came behind it: what is no message is passed on.
+            // As if nothing came after it: what is no message is passed on.
             let lengths =
                 [16, 18].map(|at| usize::from(u16::from_be_bytes([header[at], header[at + 1]])));
             let mut alone = *header;
@@ -283,8 +285,9 @@ impl Receiver {
                     came
                 }
                 no => {
-                    self.story.step(&self.who, quote(&bytes));
-                    let why = format!("what is no message: {}", no.err().unwrap_or_default());
+                    let why = no.err().unwrap_or_default();
+                    let why = format!("what is no message: {why}\n{}", message::fields(&bytes));
+                    self.story.because(NO_MESSAGE);
                     self.story.fails(&self.who, expected, &why)
                 }
             },
@@ -339,6 +342,9 @@ impl Receiver {
             // Of a long body what differs may not be shown otherwise.
             if bare(&expected) == bare(&came) && expected.body.len().max(came.body.len()) > 60 {
                 self.story.mismatch_in(&self.who, &came.told(), &expected.body, &came.body);
+            }
+            if let Some(why) = message::why_differs(&expected, &came) {
+                self.story.because(why);
             }
             self.story.differs(&self.who, &expected.told(), &came.told());
         }
@@ -405,7 +411,7 @@ impl Receiver {
 
     #[track_caller]
     fn no_more(&self, must_end: bool) {
-        // Who does not close once never does: wait for it only once.
+        // A server that does not close once never does: wait for it only once.
         static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
         let expected = "nothing more, then the end of the stream";
         loop {
@@ -449,6 +455,7 @@ impl Receiver {
             }
             self.notice(&came);
         }
+        self.is_over.set(true);
         self.story.step(&self.who, "end of stream ok");
     }
 }
@@ -467,7 +474,7 @@ fn about(message: &Message) -> Vec<u8> {
     }
 }
 
-/// Who sends messages and hears them, whatever they are carried in.
+/// A peer that sends and receives messages, whatever carries them.
 pub trait Talks: Deref<Target = Receiver> {
     /// Sends messages in one piece, told as `what`.
     fn sends_all(&self, what: String, messages: &[Message]);
@@ -666,7 +673,7 @@ pub fn never_reads(
     is_too_slow(story, server.admit_stream("zed"), [ann, bob], why)
 }
 
-/// The same for a zed who has just asked to be let in, and for others who may
+/// The same for a zed that has just sent its JOIN, and for others that may
 /// talk in another way.
 #[track_caller]
 pub fn is_too_slow(
@@ -675,7 +682,7 @@ pub fn is_too_slow(
     [ann, bob]: [&dyn Talks; 2],
     why: Option<&str>,
 ) -> usize {
-    story.because("a write to somebody who does not read waits for ever once the system's buffers are full: whoever writes to all in turn stands still with it. And a queue without a bound fills the memory instead");
+    story.because("once the system's buffers are full, a write to a client that does not read waits for ever, and a thread that writes to all clients in turn waits with it. And a queue without a bound fills the memory instead");
     for other in [ann, bob] {
         other.gets(&join("zed"));
     }
@@ -698,7 +705,7 @@ pub fn is_too_slow(
         story.fails("server --> bob", "patience with zed up to 1 MiB", &what);
     }
     ann.gets(&expected);
-    story.because("who is disconnected is closed, however much waits for it");
+    story.because("a client that is disconnected is closed, however much waits for it");
     ends(story, "server --> zed", zed);
     let better = text(1, "much better now");
     bob.sends_all(better.told(), std::slice::from_ref(&better));
@@ -745,7 +752,7 @@ pub fn reads_late(
 /// Somebody reads late, and says LEAVE before that: all that waits must come.
 #[track_caller]
 pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], enough: usize) {
-    story.because("who has said LEAVE gets what was queued for it, in order, and then the end of the stream, though it closes nothing itself");
+    story.because("a client that has said LEAVE gets what was queued for it, in order, and then the end of the stream, though it closes nothing itself");
     let Some((gus, last)) = reads_late(story, server, [ann, bob], "gus", enough) else { return };
     story.step("gus --> server", "LEAVE");
     let _ = (&gus).write_all(&message::message(LEAVE, "", "").bytes());
@@ -756,4 +763,58 @@ pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], 
         gus.gets_next(&Chat::text(number).by("ann"));
     }
     gus.gets_no_more();
+}
+
+/// What is no message comes right after a JOIN, and then with much after it:
+/// all that the server has to say must arrive, and then the end of the stream.
+#[track_caller]
+pub fn errors_arrive(story: &Rc<Story>, server: &Program, ann: &Peer, why: &str) {
+    let nonsense = |bytes| b"GET /chat HTTP/1.1\r\n".iter().copied().cycle().take(bytes);
+    // Whether the WELCOME waits somewhere when the error comes is chance: in
+    // many rounds it does.
+    for _ in 0..20 {
+        story.because("the ERROR goes the way of all else: what was queued for this client before it, its WELCOME, is sent first; and then the end of the stream. A server that closes before its queue is empty loses what is in it");
+        let zed = server.visit("zed");
+        let bytes: Vec<u8> = join("zed").bytes().into_iter().chain(nonsense(40)).collect();
+        zed.sends("JOIN zed, \"GET /chat...\" (in one piece)", &bytes);
+        zed.gets_next(&welcome("zed", "ann, zed"));
+        zed.gets_error("since the magic must be \"CH\"");
+        zed.expect_end();
+        ann.gets_next(&join("zed"));
+        ann.gets_next(&left("zed", why));
+    }
+    story.because("closing a connection with unread bytes is a reset, which may overtake the ERROR: close the sending half first, read on and throw away for a moment, and close then");
+    let mut ended = Next::Silence(Vec::new());
+    for _ in 0..3 {
+        let stream = server.connect_stream();
+        let zed = Peer::answering(story, "zed", "server", stream.try_clone().unwrap());
+        story.step("zed --> server", "JOIN zed, \"GET /chat...\", and 2 MiB more");
+        // More than a server reads at once. It need not take all of it.
+        let much: Vec<u8> = join("zed").bytes().into_iter().chain(nonsense(2 * MIB)).collect();
+        let sending = std::thread::spawn(move || {
+            let _ = (&stream).write_all(&much);
+            let _ = stream.shutdown(Shutdown::Write);
+        });
+        zed.gets_next(&welcome("zed", "ann, zed"));
+        zed.gets_error("since the magic must be \"CH\"");
+        ended = zed.rest();
+        ann.gets_next(&join("zed"));
+        ann.gets_next(&left("zed", why));
+        drop(zed);
+        let _ = sending.join();
+        if matches!(ended, Next::End(End::Closed, _)) {
+            break;
+        }
+    }
+    match ended {
+        Next::End(End::Closed, rest) if rest.is_empty() => {
+            story.step("server --> zed", "end of stream ok");
+        }
+        Next::End(end, rest) => {
+            story.fails("server --> zed", "the end of the stream", &told(&end, &rest));
+        }
+        Next::Some(rest) | Next::Silence(rest) => {
+            story.fails("server --> zed", "the end of the stream", &silence(&rest));
+        }
+    }
 }

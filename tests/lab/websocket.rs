@@ -3,6 +3,7 @@
 //! must not share a mistake with what it grades.
 
 use super::feed::{End, Feed, Next};
+use super::first::{UPGRADES, WELCOMES};
 use super::message::{self, ERROR, JOIN, LEAVE, Message, join, welcome};
 use super::peer::{Receiver, silence, told};
 use super::program::Program;
@@ -65,7 +66,7 @@ pub struct Answer {
     status: u16,
     fields: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Whether the connection ended with a reset behind it.
+    /// Whether the connection ended with a reset after it.
     pub reset: bool,
 }
 
@@ -176,7 +177,7 @@ impl Program {
 
     /// Sends more than the system takes at once, and the first of it before the
     /// program can look. The thread returns whether it met a reset: the system
-    /// tells that only once, to who reads or to who writes.
+    /// tells that only once, to the thread that reads or to the one that writes.
     pub fn floods(&self, stream: &TcpStream, bytes: &[u8]) -> JoinHandle<bool> {
         let (first, rest) = bytes.split_at(bytes.len().min(32 * 1024));
         let (mut stream, rest) = (stream.try_clone().unwrap(), rest.to_vec());
@@ -192,10 +193,10 @@ impl Program {
         self.upgraded_by(name, &self.get("/chat", &UPGRADE), &[])
     }
 
-    /// The same with this head, and with bytes behind it in the same segment.
+    /// The same with this head, and with bytes after it in the same segment.
     #[track_caller]
-    pub fn upgraded_by(&self, name: &str, head: &str, behind: &[u8]) -> Socket {
-        Socket::new(&self.story, name, self.switched(name, head, behind), false)
+    pub fn upgraded_by(&self, name: &str, head: &str, after: &[u8]) -> Socket {
+        Socket::new(&self.story, name, self.switched(name, head, after), false)
     }
 
     /// The same, where all that is sent comes back.
@@ -204,23 +205,26 @@ impl Program {
         Socket::new(&self.story, name, self.switched(name, head, b""), true)
     }
 
-    /// Connects and asks for an upgrade, which must be granted. Nothing behind
+    /// Connects and asks for an upgrade, which must be granted. Nothing after
     /// the answer has been read.
     #[track_caller]
-    fn switched(&self, name: &str, head: &str, behind: &[u8]) -> TcpStream {
+    fn switched(&self, name: &str, head: &str, after: &[u8]) -> TcpStream {
+        if self.step == "09_websocket_chat" {
+            self.story.needs(&UPGRADES, &self.step);
+        }
         let stream = self.connect_stream();
-        self.sends_head(name, &stream, head.as_bytes(), behind);
+        self.sends_head(name, &stream, head.as_bytes(), after);
         self.answer(name, &stream).grants(KEYS[0].0, KEYS[0].1);
         stream
     }
 
     #[track_caller]
-    fn sends_head(&self, name: &str, stream: &TcpStream, head: &[u8], behind: &[u8]) {
-        let more = if behind.is_empty() { "" } else { ", and frames (in one piece)" };
+    fn sends_head(&self, name: &str, stream: &TcpStream, head: &[u8], after: &[u8]) {
+        let more = if after.is_empty() { "" } else { ", and frames (in one piece)" };
         self.story.step(format!("{name} --> server"), shown(head) + more);
         stream.set_nodelay(true).unwrap();
         // If it fails, there is no answer either.
-        let _ = { stream }.write_all(&[head, behind].concat());
+        let _ = { stream }.write_all(&[head, after].concat());
     }
 
     /// Waits for an answer, and reads not a byte more where it switches
@@ -240,13 +244,13 @@ impl Program {
             }
             Next::Some(body) | Next::Silence(body) => {
                 let came = format!("HTTP {}, {}", answer.status, silence(&body));
-                story.because("the connection is still open: behind an answer that is not 101, the server closes it");
+                story.because("the connection is still open: after an answer that is not 101, the server closes it");
                 story.fails(who, "an answer, and the end of the stream", &came)
             }
         }
         let (announced, came) = (answer.field("Content-Length"), answer.body.len());
         if !announced.is_empty() && announced != came.to_string() {
-            let expected = format!("{announced} bytes behind the head, as its Content-Length says");
+            let expected = format!("{announced} bytes after the head, as its Content-Length says");
             story.fails(who, &expected, &format!("{came} bytes, then the end"));
         }
         answer
@@ -255,6 +259,7 @@ impl Program {
     /// Joins the room under `name`, where then these are `here`.
     #[track_caller]
     pub fn lets_in(&self, name: &str, here: &str) -> Socket {
+        self.story.needs(&WELCOMES, &self.step);
         let socket = self.upgraded(name);
         socket.say(&join(name));
         socket.gets_next(&welcome(name, here));
@@ -277,14 +282,22 @@ impl Program {
     }
 }
 
-/// A request in the ladder: its first line, and how long it is.
+/// A request in the story: its first line, what decides about an upgrade, and how
+/// long it is.
 fn shown(head: &[u8]) -> String {
-    let end = head.iter().position(|b| b"\r\n".contains(b)).unwrap_or(head.len());
-    let line = escape(&head[..end.min(60)]);
-    format!("{line} ({} bytes)", head.len())
+    let text = String::from_utf8_lossy(head);
+    let short = |line: &str| escape(&line.as_bytes()[..line.len().min(60)]);
+    let mut told = short(text.split(['\r', '\n']).next().unwrap_or(""));
+    for line in text.lines().skip(1).take(20) {
+        let name = line.split(':').next().unwrap_or("");
+        if ["host", "origin"].iter().any(|decides| name.eq_ignore_ascii_case(decides)) {
+            told += &format!(", {}", short(line));
+        }
+    }
+    format!("{told} ({} bytes)", head.len())
 }
 
-/// Reads the head of an answer, byte by byte: what is behind it stays.
+/// Reads the head of an answer, byte by byte: what comes after it stays.
 #[track_caller]
 fn read_head(story: &Rc<Story>, who: String, mut stream: &TcpStream) -> Answer {
     let expected = "an answer in HTTP/1.1: a line with a status, fields, an empty line; CR LF ends each of them";
@@ -394,7 +407,7 @@ pub fn told_frame(bytes: &[u8]) -> String {
     format!("{name}{set}, {masked}, {length} bytes ({hex})")
 }
 
-/// How many bytes of a length stand behind the first two bytes of a frame.
+/// How many bytes of a length come after the first two bytes of a frame.
 fn more_length(second: u8) -> usize {
     match second & 0x7f {
         126 => 2,
@@ -428,9 +441,9 @@ struct State {
     close: Option<u16>,
     /// No more frames come.
     over: bool,
-    /// The stream has ended, so many bytes behind the close frame.
+    /// The stream has ended, so many bytes after the close frame.
     ended: Option<usize>,
-    /// The system tells of a reset only once: to whoever reads or writes next.
+    /// The system tells of a reset only once: to the thread that reads or writes next.
     met_reset: bool,
 }
 
@@ -546,7 +559,7 @@ impl Frames {
         let Some(long) = rest.get(..more) else { return Ok(None) };
         let length = if more == 0 { u64::from(*second) } else { number(long) };
         if more == 2 && length < 126 || more == 8 && length < 65536 {
-            return wrong("a frame whose length stands in more bytes than it needs");
+            return wrong("a frame whose length has more bytes than it needs");
         }
         let Some(length) = usize::try_from(length).ok().filter(|l| *l <= 64 * 1024 * 1024) else {
             return wrong("a frame that announces too much");
@@ -573,7 +586,7 @@ impl Frames {
             PONG_FRAME => {
                 let mut state = self.line.state();
                 if state.wants_no_pong {
-                    return wrong("a pong: it goes on with what stands behind that");
+                    return wrong("a pong: it goes on with what comes after that");
                 }
                 state.pongs.push_back(payload);
                 drop(state);
@@ -650,17 +663,17 @@ impl Frames {
         }
         // Its end is awaited by somebody else: for the receiver it ends here.
         let (mut stream, line) = (self.stream.try_clone()?, Arc::clone(&self.line));
-        let mut behind = std::mem::take(&mut self.came).len();
+        let mut after = std::mem::take(&mut self.came).len();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             let end = loop {
                 match stream.read(&mut buffer) {
-                    Ok(count @ 1..) => behind += count,
+                    Ok(count @ 1..) => after += count,
                     end => break end,
                 }
             };
             let mut state = line.state();
-            state.ended = Some(behind);
+            state.ended = Some(after);
             state.met_reset |= end.is_err_and(|e| is_reset(&e));
             if !state.silent {
                 // As a browser does.
@@ -718,7 +731,7 @@ impl Talks for Socket {
 }
 
 impl Socket {
-    /// Takes over a stream behind the handshake.
+    /// Takes over a stream after the handshake.
     pub fn new(story: &Rc<Story>, me: &str, stream: TcpStream, echo: bool) -> Socket {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(None).unwrap();
@@ -846,7 +859,7 @@ impl Socket {
     // --- what it gets ---
 
     /// The server must close with one of these codes, and end the stream. News
-    /// of others may stand before it; an ERROR too, if that is no goodbye.
+    /// of others may come before it; an ERROR too, if that is no goodbye.
     #[track_caller]
     pub fn gets_close(&self, codes: &[u16]) {
         let told_codes: Vec<String> = codes.iter().map(|code| told_close(*code)).collect();
@@ -862,7 +875,7 @@ impl Socket {
                 Next::Silence(rest) => break silence(&rest),
             };
             let Ok(Some((came, _))) = Message::parse(&came) else {
-                // Of an echo: behind opcode and length.
+                // Of an echo: after opcode and length.
                 let payload = came.get(9..).filter(|_| self.echo).unwrap_or(&came);
                 break format!("{}, which should not have come", quote(payload));
             };
@@ -880,7 +893,7 @@ impl Socket {
         match self.line.wait(|state| state.ended) {
             Some(0) => story.step(who, "end of stream ok"),
             Some(bytes) => {
-                let expected = "nothing behind the close frame but the end of the stream";
+                let expected = "nothing after the close frame but the end of the stream";
                 story.fails(who, expected, &format!("{bytes} bytes more"));
             }
             None => {
@@ -890,7 +903,7 @@ impl Socket {
         }
     }
 
-    /// Whether the stream ended with a reset behind the close frame.
+    /// Whether the stream ended with a reset after the close frame.
     pub fn was_reset(&self) -> bool {
         self.line.state().met_reset
     }
@@ -922,7 +935,7 @@ impl Socket {
                 story.differs(who, &expected, &format!("a pong with {}", quote(&came)))
             }
             Some(None) => {
-                // What ended it stands behind what was not listened to.
+                // What ended it comes after what was not listened to.
                 let Next::End(end, _) = self.receiving.feed.rest() else { unreachable!() };
                 story.fails(who, &expected, &told(&end, b""))
             }
