@@ -167,13 +167,9 @@ fn rust_blocks_stand_in_the_files_they_name_or_compile() {
             if file.is_empty() {
                 let source = scratch.join(place.replace(['/', '\\', ':', '.'], "_") + ".rs");
                 fs::write(&source, &block.text).unwrap();
-                let output = Command::new("rustc")
-                    .args(["--edition=2024", "--emit=metadata", "--out-dir"])
-                    .args([&scratch, &source])
-                    .output();
-                let Ok(output) = output else { return missing("rustc") };
-                let errors = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{place} does not compile:\n{errors}");
+                if !compiles(&source, &place) {
+                    return;
+                }
                 continue;
             }
             let code = fs::read_to_string(file).unwrap_or_else(|e| panic!("{place}: {file}: {e}"));
@@ -194,6 +190,32 @@ fn rust_blocks_stand_in_the_files_they_name_or_compile() {
             );
         }
     }
+}
+
+#[test]
+fn rust_files_in_the_lessons_compile() {
+    let files = fs::read_dir("lessons").unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|path| path.extension().is_some_and(|e| e == "rs")) {
+        if !compiles(&file, &file.display().to_string()) {
+            return;
+        }
+    }
+}
+
+/// Compiles a program of its own, and fails with the compiler's errors. False:
+/// there is no compiler.
+fn compiles(source: &Path, place: &str) -> bool {
+    let output = Command::new("rustc")
+        .args(["--edition=2024", "--emit=metadata", "--out-dir", env!("CARGO_TARGET_TMPDIR")])
+        .arg(source)
+        .output();
+    let Ok(output) = output else {
+        missing("rustc");
+        return false;
+    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{place} does not compile:\n{errors}");
+    true
 }
 
 #[test]
