@@ -34,7 +34,7 @@ pub fn chat(name: &str, address: &str, server: &str) -> Result<(), Failure> {
 /// # Errors
 ///
 /// The name is too long.
-pub fn check_sender(name: &str) -> Result<(), Failure> {
+fn check_sender(name: &str) -> Result<(), Failure> {
     if name.len() > MAX_SENDER_BYTES {
         let why = format!("a name has at most {MAX_SENDER_BYTES} bytes: choose a shorter one");
         return Err(Failure::new(why));

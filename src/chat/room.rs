@@ -157,8 +157,8 @@ impl Room {
                 let Some((_, batch)) = self.heard_from(id) else { return };
                 let start = batch.end();
                 self.broadcast(&messages);
-                if let Some((client, batch)) = self.heard_from(id) {
-                    client.queue.exclude(batch, start);
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.queue.exclude(&self.batches[&client.transport], start);
                 }
             }
             Event::Reply(id, bytes) => {
@@ -305,10 +305,14 @@ impl Room {
                     let batch = &self.batches[&client.transport];
                     client.queue.push(batch, &client.transport.ping());
                 }
-                Check::Expired => expired.push(id),
+                Check::Expired => {
+                    expired.push(id);
+                    continue;
+                }
             }
             if client.name.is_none() && client.connected + JOIN_TIMEOUT <= now {
                 unjoined.push(id);
+                continue;
             }
             next_check = next_check.min(client.due(heartbeat));
         }
@@ -317,7 +321,8 @@ impl Room {
             self.end(id, DisconnectReason::TimedOut, b"");
         }
         for id in unjoined {
-            self.end_unjoined(id, "you did not join within 30 seconds");
+            let seconds = JOIN_TIMEOUT.as_secs();
+            self.end_unjoined(id, &format!("you did not join within {seconds} seconds"));
         }
     }
 

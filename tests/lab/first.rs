@@ -24,6 +24,11 @@ pub struct First {
 
 /// What every test with a server needs.
 static SERVERS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
+    let admits = |story: &Rc<Story>, program: &str| {
+        let server = story.serve(program, &["serve", "127.0.0.1:0"]);
+        server.admit("ann", "ann");
+    };
+    let what = "answer JOIN with WELCOME";
     HashMap::from([
         (
             "01_bind_listen",
@@ -71,23 +76,13 @@ static SERVERS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
             "06_message_headers",
             vec![First {
                 test: "who_joins_is_welcomed_and_the_others_are_told",
-                what: "answer JOIN with WELCOME",
-                trial: |story, program| {
-                    let server = story.serve(program, &["serve", "127.0.0.1:0"]);
-                    server.admit("ann", "ann");
-                },
+                what,
+                trial: admits,
             }],
         ),
         (
             "07_disconnects",
-            vec![First {
-                test: "each_ending_is_told_once_with_its_reason",
-                what: "answer JOIN with WELCOME",
-                trial: |story, program| {
-                    let server = story.serve(program, &["serve", "127.0.0.1:0"]);
-                    server.admit("ann", "ann");
-                },
-            }],
+            vec![First { test: "each_ending_is_told_once_with_its_reason", what, trial: admits }],
         ),
         (
             "08_udp_chat",
