@@ -48,16 +48,16 @@ fn main() -> ExitCode {
     }
     let tests = [
         // It takes longest: the others run beside it.
-        test!(five_failures_in_a_row_make_that_name_wait_and_only_that, nothing),
-        test!(adduser_writes_what_proves_a_password_and_not_the_password, nothing),
-        test!(what_is_no_account_is_refused_and_the_file_stays_as_it_was, nothing),
-        test!(the_right_password_lets_in_and_nobody_else_sees_it, nothing),
+        test!(five_failed_logins_in_a_row_make_that_name_wait_and_no_other, nothing),
+        test!(adduser_writes_a_salted_hash_and_never_the_password, nothing),
+        test!(an_invalid_account_is_refused_and_the_file_stays_unchanged, nothing),
+        test!(the_right_password_admits_a_member_and_nobody_else_sees_it, nothing),
         test!(a_wrong_password_and_an_unknown_name_look_the_same, nothing),
-        test!(before_the_login_there_is_only_the_login, nothing),
-        test!(one_room_has_two_doors_and_they_open_to_this_machine_alone, nothing),
-        test!(join_asks_for_the_password_and_sends_it_in_login_alone, nothing),
-        test!(the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends, no_tls),
-        test!(join_believes_a_certificate_only_if_everything_is_right, no_tls),
+        test!(before_the_login_no_other_message_is_accepted, nothing),
+        test!(one_room_has_two_listeners_and_only_this_machine_reaches_them, nothing),
+        test!(join_asks_for_the_password_and_sends_it_only_in_login, nothing),
+        test!(the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends, no_tls),
+        test!(join_accepts_a_certificate_only_if_everything_in_it_is_right, no_tls),
     ];
     runner::run(PROGRAM, &tests)
 }
@@ -109,7 +109,7 @@ fn has_no_password(story: &Story, who: &str, text: &str, accounts: &[&Account]) 
     }
 }
 
-fn adduser_writes_what_proves_a_password_and_not_the_password() {
+fn adduser_writes_a_salted_hash_and_never_the_password() {
     let story = Story::new(Rule {
         rule: "adduser prints `added NAME` and writes a line `NAME $pbkdf2-sha256$600000$SALT$HASH`: 16 bytes of salt, new each time, and 32 of hash, both in passlib's base64; the file is its owner's alone, and is replaced as a whole",
         why: "a thief of the file must not find passwords in it, nor see which ones are equal; and a program that is interrupted while it writes must not lose it",
@@ -213,7 +213,7 @@ fn explain_hash(story: &Story, password: &str, salt: &[u8], hash: &[u8]) -> ! {
     story.fails("the file", &format!("the hash of {password:?}"), &received)
 }
 
-fn what_is_no_account_is_refused_and_the_file_stays_as_it_was() {
+fn an_invalid_account_is_refused_and_the_file_stays_unchanged() {
     let story = Story::new(Rule {
         rule: "adduser refuses a name that is taken or that no name can be, and a password that has not 8 to 128 bytes: a line on standard error, exit status 1, the file as it was. A line of the file that makes no sense stops adduser and serve, with its number",
         why: "look at everything before you write anything",
@@ -302,7 +302,7 @@ fn what_is_no_account_is_refused_and_the_file_stays_as_it_was() {
     }
 }
 
-fn the_right_password_lets_in_and_nobody_else_sees_it() {
+fn the_right_password_admits_a_member_and_nobody_else_sees_it() {
     let story = Story::new(Rule {
         rule: "LOGIN with the right password is answered with WELCOME, and the others get JOIN; then it is the chat of the steps before. The password is in no message to others and in no output",
         why: "a password belongs to one person and one server: what is printed ends up in files, and what is sent to others is theirs",
@@ -409,7 +409,7 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
     }
 }
 
-fn before_the_login_there_is_only_the_login() {
+fn before_the_login_no_other_message_is_accepted() {
     let story = Story::new(Rule {
         rule: "before its login a client gets ERROR `log in first` for everything but PING, PONG, LEAVE and LOGIN, and hears nothing of the others; a name that is here already gets `already here`, but only for its password",
         why: "a login that can be walked around is none. Check that in one place: until WELCOME, that place decides what is understood",
@@ -471,7 +471,7 @@ fn before_the_login_there_is_only_the_login() {
     ann.gets_next(&text(3, "still here").by("bob"));
 }
 
-fn five_failures_in_a_row_make_that_name_wait_and_only_that() {
+fn five_failed_logins_in_a_row_make_that_name_wait_and_no_other() {
     let story = Story::new(Rule {
         rule: "five failures in a row for one name, by whatever connections, make that name wait: `too many attempts: try again in N s`, even for the right password; N is 1, doubles with each failure more, and then it may try again",
         why: "a computer tries passwords by the thousand: waiting stops it, and costs a person a second. But a server that locks a name for ever lets any stranger lock people out",
@@ -540,7 +540,7 @@ fn waits(story: &Story, until: Instant) {
     thread::sleep(time + Duration::from_millis(50));
 }
 
-fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
+fn one_room_has_two_listeners_and_only_this_machine_reaches_them() {
     let story = Story::new(Rule {
         rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both listeners take loopback addresses only: another one is refused with a line, exit status 1. Only a page of a loopback host or of the --host may connect",
         why: "a room knows messages, not how they came: put the frames around them where they leave. And what crosses a network in clear, everybody on the way can read: passwords too",
@@ -635,7 +635,7 @@ fn shows_the_page(story: &Story, mut stream: &TcpStream, web: &Program) {
     }
 }
 
-fn join_asks_for_the_password_and_sends_it_in_login_alone() {
+fn join_asks_for_the_password_and_sends_it_only_in_login() {
     let story = Story::new(Rule {
         rule: "join asks for the password on standard error and takes the first line of its input for it; it sends LOGIN first of all, and shows the password nowhere. A wrong one is `! wrong name or password`, exit status 1",
         why: "the arguments of a program can be seen by everybody on the machine; what is printed stays on the screen. A password is asked for, sent once, and forgotten",
@@ -736,7 +736,7 @@ fn gets_login(story: &Story, server: &Peer, who: &Account) {
     server.expect_no_number(&came);
 }
 
-fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
+fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     let story = Story::new(Rule {
         rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two listeners for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these listeners are gone",
         why: "a certificate is a name, a key and the word of an authority for it: the client checks all three. And what a program starts, it ends",
@@ -865,7 +865,7 @@ fn gone(story: &Story, helpers: &[u32]) {
     }
 }
 
-fn join_believes_a_certificate_only_if_everything_is_right() {
+fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
     let story = Story::new(Rule {
         rule: "join --ca FILE joins by TLS; before anything is sent, the certificate must be signed by an authority in FILE, be for the host that was named, and be of today. Otherwise: one line that says what was wrong, exit status 1, and not a byte of the password",
         why: "encryption alone helps nobody who talks to the wrong server: a thief encrypts too. And a client that tries again without TLS does what the thief wants",
