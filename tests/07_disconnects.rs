@@ -9,7 +9,7 @@
 mod lab;
 
 use lab::message::{
-    LEAVE, Message, PING, PONG, WELCOME, error, join, left, message, now, ping, pong, text, welcome,
+    LEAVE, Message, PONG, WELCOME, error, join, left, message, now, ping, pong, text, welcome,
 };
 use lab::secure::work;
 use lab::{Chat, MockServer, Peer, Program, Rule, Story};
@@ -95,7 +95,7 @@ fn each_disconnect_is_announced_once_with_its_reason() {
     for peer in [&zed, &nobody] {
         // They close nothing themselves.
         peer.say(&message(LEAVE, "", ""));
-        peer.gets_no_more();
+        peer.expect_nothing_more();
     }
     let nobody = server.visit("nobody");
     nobody.send("GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -234,13 +234,16 @@ fn a_silent_client_is_pinged_and_then_timed_out() {
     // Ann answers each PING; the others don't.
     let ann = server.admit("ann", "ann");
     let mut started = Instant::now();
-    let nobody = server.connect("nobody");
-    let zed = server.connect("zed");
+    let nobody = server.visit("nobody");
+    nobody.falls_silent();
+    let zed = server.visit("zed");
+    zed.falls_silent();
     zed.say(&join("zed"));
     zed.gets_next(&welcome("zed", "ann, zed"));
     ann.gets_next(&join("zed"));
     // Gus is silent at the same time: half a message is no sign of life.
-    let gus = server.connect("gus");
+    let gus = server.visit("gus");
+    gus.falls_silent();
     gus.say(&join("gus"));
     gus.gets_next(&welcome("gus", "ann, gus, zed"));
     for other in [&ann, &zed] {
@@ -265,15 +268,13 @@ fn a_silent_client_is_pinged_and_then_timed_out() {
     started = Instant::now();
     zed.say(&pong(0));
     // Others may go meanwhile.
-    if !zed.hears("PING, once more", |came| came.kind == PING) {
-        story.fails("server --> zed", "PING, once more", "the end of the stream");
-    }
+    zed.gets_ping();
     not_before(1, started, "the next PING");
     // It hears all, and says nothing.
     let expected = left("zed", "timed out");
     story.because("a client that hears what others say, but says nothing, not even PONG, is silent: what the server sends is no sign of life");
     // The PINGs to somebody who answers them are the clock.
-    let clock = server.connect("clock");
+    let clock = server.visit("clock");
     for beat in 1.. {
         ann.say(&text(beat, "zed, are you there?"));
         ann.say(&ping(beat));
@@ -285,16 +286,15 @@ fn a_silent_client_is_pinged_and_then_timed_out() {
             story.fails("server --> ann", &expected.told(), "nothing, for many heartbeats");
         }
         clock.gets_ping();
-        clock.say(&pong(0));
     }
     ann.gets(&expected);
     story.because("a heartbeat after the PING is not the end: there are two");
     not_before(3, started, &expected.told());
     story.because("a client that is timed out is disconnected: its own stream ends, too");
-    closes(&story, &zed, "since its second PING was not answered");
+    zed.ends("since its second PING was not answered");
     nobody.gets_ping();
     story.because("the heartbeat is also for a client that has not joined, or connections that nobody uses pile up; its end is told to nobody");
-    closes(&story, &nobody, "since it said nothing at all");
+    nobody.ends("since it said nothing at all");
 
     story.because("half a message is no sign of life, and does not stop the clock either");
     gus.gets_ping();
@@ -304,22 +304,6 @@ fn a_silent_client_is_pinged_and_then_timed_out() {
     ann.gets_next(&join("zed"));
     zed.say_goodbye();
     ann.gets_leave("zed");
-}
-
-/// The connection must end. How, is free: with a reset too.
-#[track_caller]
-fn closes(story: &Story, peer: &Peer, why: &str) {
-    loop {
-        match peer.rest() {
-            lab::Next::End(..) => return story.step("server --> it", "end of the connection ok"),
-            lab::Next::Some(_) => {}
-            lab::Next::Silence(_) => story.fails(
-                "server --> it",
-                &format!("the end of the connection, {why}"),
-                "nothing more, and no end",
-            ),
-        }
-    }
 }
 
 #[test]
@@ -358,18 +342,18 @@ fn lost_among_the_living(story: &Rc<Story>, heartbeat: &str) -> Option<String> {
         ("somebody who has not joined and says TEXT", text(1, "too early")),
     ];
     // None of these answers a PING by itself.
-    let living: Vec<Peer> = signs.iter().map(|(who, _)| server.connect(who)).collect();
+    let living: Vec<Peer> = signs.iter().map(|(who, _)| server.visit(who)).collect();
+    living.iter().for_each(Peer::falls_silent);
     for (peer, (who, _)) in living.iter().zip(&signs).filter(|(_, (who, _))| who.contains(',')) {
         let name = who.split(',').next().unwrap();
         try_to_say(peer, &join(name));
     }
     // Its PINGs are the clock.
-    let clock = server.connect("clock");
+    let clock = server.visit("clock");
     for _ in 0..6 {
-        if !clock.hears("PING", |came| came.kind == PING) {
+        if !clock.is_pinged() {
             return Some("somebody who has not joined and says PONG was disconnected".into());
         }
-        try_to_say(&clock, &pong(0));
         for (peer, (_, sign)) in living.iter().zip(&signs) {
             try_to_say(peer, sign);
         }
@@ -386,7 +370,7 @@ fn lost_among_the_living(story: &Rc<Story>, heartbeat: &str) -> Option<String> {
 
 /// If the connection is over, that is noticed later.
 fn try_to_say(peer: &Peer, message: &Message) {
-    let _ = (&peer.stream).write_all(&message.bytes());
+    peer.tries(&peer.encode(message));
 }
 
 #[test]
@@ -429,11 +413,11 @@ fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
         let asked = Instant::now();
         for peer in [&ann, &bob, &nobody] {
             peer.gets(&goodbye());
-            peer.gets_no_more();
+            peer.expect_nothing_more();
         }
         soonest = soonest.min(asked.elapsed());
         // Late has not read a byte yet.
-        let late = Peer::answering(&story, "late", "server", late);
+        let late = server.peer("late", late);
         late.gets_next(&welcome("late", "ann, bob, late"));
         for n in 1..=100 {
             late.gets(&text(n, &long).by("ann"));
@@ -442,7 +426,7 @@ fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
             late.gets(&text(1, "still open?").by("bob"));
         }
         late.gets(&goodbye());
-        late.gets_no_more();
+        late.expect_nothing_more();
         drop((ann, bob, nobody, late));
         server.expect_last_printed("bye");
         server.expect_exit(0);
@@ -467,13 +451,13 @@ fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
     let Some((late, last)) = reads_late(&story, &server, all, "late", enough) else { return };
     server.quit();
     bob.gets(&goodbye());
-    let late = Peer::answering(&story, "late", "server", late);
+    let late = server.peer("late", late);
     late.gets_next(&welcome("late", "ann, bob, late"));
     for number in 1..=last {
         late.gets(&Chat::text(number).by("ann"));
     }
     late.gets(&goodbye());
-    late.gets_no_more();
+    late.expect_nothing_more();
     drop((ann, bob, late));
     server.expect_exit(0);
 }
@@ -726,7 +710,7 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
     client.screen.expect_line("* welcome, ann (here: ann)");
     client.types("/quit\n");
     server.gets_next(&message(LEAVE, "", ""));
-    server.gets_no_more();
+    server.expect_nothing_more();
     server.say(&goodbye());
     server.close_sending();
     client.screen.expect_line("* server is shutting down");

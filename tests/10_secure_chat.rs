@@ -18,8 +18,8 @@ use lab::secure::{
     ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
     make_certificates, mode, open_to_all, started_by, still_running, work,
 };
-use lab::websocket::{GOODBYES, KEYS, Socket, UPGRADE};
-use lab::{MockServer, Peer, Program, Rule, Story};
+use lab::websocket::{GOODBYES, KEYS, UPGRADE};
+use lab::{Format, MockServer, Peer, Program, Rule, Story};
 use lab::{has_ipv6, patience, readable};
 use std::fs;
 use std::io::Write;
@@ -53,7 +53,7 @@ fn serve_as(story: &Rc<Story>, arguments: &[&str]) -> (Program, Program) {
         story.fails("server --> screen", expected, &line)
     };
     story.step("server --> screen", line);
-    let web = server.listener(address);
+    let web = server.listener(address, Format::WebSocket);
     (server, web)
 }
 
@@ -364,7 +364,7 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
         works.push(work() - before);
     }
     story.because("three failures end a connection: say why, and close it");
-    zed.gets_no_more();
+    zed.expect_nothing_more();
     let printed = String::from_utf8_lossy(&server.screen.so_far()).into_owned();
     for said in [printed, server.warned_so_far()] {
         story.because(
@@ -423,7 +423,7 @@ fn before_the_login_no_other_message_is_accepted() {
     nobody.say(&ping(6));
     nobody.gets_next(&pong(6));
     nobody.say(&message(LEAVE, "", ""));
-    nobody.gets_no_more();
+    nobody.expect_nothing_more();
     let twin = server.visit("twin");
     twin.say(&text(1, "ann, it is me"));
     twin.gets_next(&error("log in first"));
@@ -533,13 +533,13 @@ fn one_room_has_two_listeners_and_only_this_machine_reaches_them() {
     shows_the_page(&story, &web.connect_stream(), &web);
     let ann = enters(&server, &ANN, "ann");
     story.because("a browser logs in as a terminal does, with the same words: a second way in must not be an open one");
-    let bob = web.upgraded("bob");
+    let bob = web.visit("bob");
     bob.say(&join("bob"));
     bob.gets_next(&error("log in first"));
     bob.say(&login("bob", ANN.password));
     bob.in_time().gets_next(&error(WRONG));
     drop(bob);
-    let bob = web.upgraded("bob");
+    let bob = web.visit("bob");
     bob.say(&BOB.login());
     story.because(
         "both listeners serve one room: its names are those of all, and all hear what is said",
@@ -648,7 +648,7 @@ fn join_asks_for_the_password_and_sends_it_only_in_login() {
     server.gets_next(&text(2, "second"));
     story.because("/quit is LEAVE, then the end of what the client sends; it prints what still comes, and ends when the server closes");
     server.gets_next(&message(LEAVE, "", ""));
-    server.gets_no_more();
+    server.expect_nothing_more();
     drop(server);
     client.screen.expect_end();
     client.expect_exit(0);
@@ -779,7 +779,9 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     story.because("after `page on` come two more lines, when these listeners are open: `tls chat on ADDRESS` and `tls page on https://ADDRESS/`, with the addresses of --tls-chat and --tls-web. All these lines are on standard output");
     server.screen.expect_line(&format!("tls chat on {}", listeners[0]));
     server.screen.expect_line(&format!("tls page on https://{}/", listeners[1]));
-    let [chat, web] = listeners.each_ref().map(|at| server.listener(at.parse().unwrap()));
+    let listener = |at: &str, format| server.listener(at.parse().unwrap(), format);
+    let chat = listener(&listeners[0], Format::Messages);
+    let web = listener(&listeners[1], Format::WebSocket);
     for listener in [&chat, &web] {
         story.because("a listener that was announced is open");
         drop(listener.connect_in_time());
@@ -794,7 +796,7 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
         "clients that come by TLS are in the same room: stunnel passes on what it decrypts",
     );
     let to_chat = Tunnel::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
-    let ann = Peer::answering(&story, "ann", "server", to_chat.stream.try_clone().unwrap());
+    let ann = chat.peer("ann", to_chat.stream.try_clone().unwrap());
     ann.say(&ANN.login());
     ann.in_time().gets_next(&welcome("ann", "ann"));
     let to_web = Tunnel::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
@@ -804,7 +806,7 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     story.step("bob --> server", format!("GET /chat HTTP/1.1, {origin}"));
     let _ = (&to_web.stream).write_all(head.as_bytes());
     web.answer("bob", &to_web.stream).grants(KEYS[0].0, KEYS[0].1);
-    let bob = Socket::new(&story, "bob", to_web.stream.try_clone().unwrap(), false);
+    let bob = web.peer("bob", to_web.stream.try_clone().unwrap());
     bob.say(&BOB.login());
     bob.in_time().gets_next(&welcome("bob", "ann, bob"));
     ann.gets_next(&join("bob"));

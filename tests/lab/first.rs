@@ -7,6 +7,7 @@
 //! threads do not matter.
 
 use super::peer::MockServer;
+use super::program::Program;
 use super::story::{Failure, Story};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -188,7 +189,7 @@ pub static UPGRADES: First = First {
     what: "upgrade a connection to WebSocket",
     trial: |story, program| {
         let server = story.serve(program, &["127.0.0.1:0"]);
-        server.upgraded("ann");
+        server.visit("ann");
     },
 };
 pub static WELCOMES: First = First {
@@ -196,7 +197,7 @@ pub static WELCOMES: First = First {
     what: "answer JOIN with WELCOME",
     trial: |story, program| {
         let server = story.serve(program, &["127.0.0.1:0"]);
-        server.lets_in("ann", "ann");
+        server.admit("ann", "ann");
     },
 };
 
@@ -220,7 +221,19 @@ impl Story {
             self.needs(first, program);
         }
     }
+}
 
+impl Program {
+    /// What a room of messages must do before all else.
+    #[track_caller]
+    pub(super) fn needs_a_room(&self) {
+        if self.step == "09_websocket_chat" {
+            self.story.needs(&WELCOMES, &self.step);
+        }
+    }
+}
+
+impl Story {
     /// This test makes no sense without that.
     #[track_caller]
     pub(super) fn needs(self: &Rc<Story>, first: &'static First, program: &str) {
