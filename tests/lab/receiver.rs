@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NO_MESSAGE: &str = "what came is not a message. Its fields are shown as the contract places them: all integers are in network byte order, the highest byte first, and exactly as many bytes follow the header as it announces";
 const NOT_FLUSHED: &str = ". Or it was printed, and not flushed";
@@ -226,7 +226,7 @@ impl Receiver {
     pub fn any_line(&self, waiting_for: &str) -> Vec<u8> {
         let expected = quote(waiting_for.as_bytes());
         let aside = self.aside.borrow_mut().pop_front();
-        let Event::Line(line) = aside.unwrap_or_else(|| self.arrives(&expected)) else {
+        let Event::Line(line) = aside.unwrap_or_else(|| self.arrives(&expected).0) else {
             // A screen is a stream of bytes.
             unreachable!()
         };
@@ -235,12 +235,12 @@ impl Receiver {
 
     // --- events: lines and messages ---
 
-    /// Waits for an event, whatever it says.
+    /// Waits for an event, whatever it says, and tells when it came.
     #[track_caller]
-    fn arrives(&self, expected: &str) -> Event {
+    fn arrives(&self, expected: &str) -> (Event, Instant) {
         loop {
-            let came = match self.inbox.event_within(patience(), self.lines) {
-                Next::Some((came, _)) => came,
+            let (came, when) = match self.inbox.event_within(patience(), self.lines) {
+                Next::Some(arrived) => arrived,
                 Next::Silence(rest) => self.silent(expected, &rest),
                 Next::End(End::Closed, rest) if self.lines && !rest.is_empty() => {
                     self.story.mismatch(&self.who, format!("{expected}\n").as_bytes(), &rest)
@@ -270,7 +270,7 @@ impl Receiver {
                 Event::Close(_) => self.fails(expected, &came.told()),
                 _ => {}
             }
-            return came;
+            return (came, when);
         }
     }
 
@@ -300,9 +300,14 @@ impl Receiver {
 
     #[track_caller]
     fn message(&self, expected: &str) -> Message {
+        self.message_and_time(expected).0
+    }
+
+    #[track_caller]
+    pub(super) fn message_and_time(&self, expected: &str) -> (Message, Instant) {
         match self.arrives(expected) {
-            Event::Message(message) => message,
-            other => self.fails(expected, &other.told()),
+            (Event::Message(message), when) => (message, when),
+            (other, _) => self.fails(expected, &other.told()),
         }
     }
 
@@ -314,7 +319,7 @@ impl Receiver {
             return came;
         }
         loop {
-            let came = self.arrives(expected);
+            let (came, _) = self.arrives(expected);
             // A line that is about nobody can't be set aside.
             if about(&came) == whom || self.lines && about(&came).is_empty() {
                 return came;
