@@ -46,8 +46,10 @@ pub use inbox::{End, Inbox, Next};
 pub use peer::{Format, MockServer, Peer, ends};
 pub use program::{Program, example, readable};
 pub use rooms::{
-    Chat, client_arguments, endless_line, enter_as_guest, errors_arrive, gather, leaves_late,
-    never_reads, reads_late,
+    Chat, NO_HEARTBEAT, Sign, are_told, client_arguments, disconnects, endless_line,
+    enter_as_guest, errors_arrive, gather, goodbye, leaves_late, never_reads, numbers_are_checked,
+    open_room, reads_late, reset, resets, serve_at, signs_of_life, silence, stops, two_seats,
+    with_heartbeat,
 };
 #[cfg(target_os = "linux")]
 pub use stage::Stage;

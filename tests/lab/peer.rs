@@ -45,6 +45,14 @@ impl Format {
         matches!(self, Format::WebSocket | Format::Echo)
     }
 
+    /// A message as it crosses such a connection.
+    pub fn encode(self, message: &Message, key: [u8; 4]) -> Vec<u8> {
+        if self.is_websocket() {
+            return websocket::masked(websocket::BINARY, key, &message.bytes());
+        }
+        message.bytes()
+    }
+
     /// The size of the first message or frame, if it is whole. None: there is
     /// none, and there will be none.
     fn whole(self, bytes: &[u8]) -> Option<Option<usize>> {
@@ -262,10 +270,7 @@ impl Peer {
 
     /// A message as it crosses this connection.
     pub fn encode(&self, message: &Message) -> Vec<u8> {
-        if self.format.is_websocket() {
-            return self.frame(websocket::BINARY, message.bytes());
-        }
-        message.bytes()
+        self.format.encode(message, self.sending.key())
     }
 
     /// Sends a message, in one piece.
@@ -296,6 +301,27 @@ impl Peer {
         let told = format!("{}: bytes {} to {to} of {}", message.told(), from + 1, bytes.len());
         self.sends(told, &bytes[from..to]);
         system::drained(&self.stream);
+    }
+
+    /// Answers a ping, in a silence of its own.
+    #[track_caller]
+    pub fn answers_ping(&self) {
+        if self.format.is_websocket() {
+            self.sends("a pong", &self.frame(websocket::PONG_FRAME, ""));
+        } else {
+            self.say(&message::pong(0));
+        }
+    }
+
+    /// Whether the server answers it, joined or not, and in the middle of a
+    /// WebSocket message too.
+    pub fn is_alive(&self) -> bool {
+        if self.format.is_websocket() {
+            self.tries(&self.frame(websocket::PING_FRAME, "77"));
+            return self.is_ponged(b"77");
+        }
+        self.tries(&message::ping(77).bytes());
+        self.hears("PONG 77", |came| came.kind == message::PONG && came.sequence == 77)
     }
 
     /// Closes the sending half: there will be no more from here.
@@ -373,15 +399,14 @@ impl Program {
     /// Joins the room, and leaves the reading (or not reading) to the test.
     #[track_caller]
     pub fn admit_stream(&self, name: &str) -> TcpStream {
-        let (stream, joining) = if self.format.is_websocket() {
-            let stream = self.switched(name, &self.get("/chat", &UPGRADE), b"");
-            (stream, websocket::masked(websocket::BINARY, *b"mask", &join(name).bytes()))
+        let stream = if self.format.is_websocket() {
+            self.switched(name, &self.get("/chat", &UPGRADE), b"")
         } else {
-            (self.connect_stream(), join(name).bytes())
+            self.connect_stream()
         };
         stream.set_read_timeout(Some(patience())).unwrap();
         self.story.step(format!("{name} --> server"), join(name).told());
-        let _ = (&stream).write_all(&joining);
+        let _ = (&stream).write_all(&self.format.encode(&join(name), *b"mask"));
         stream
     }
 

@@ -3,15 +3,381 @@
 
 use super::inbox::{End, Next};
 use super::message::{self, HEADER_BYTES, LEAVE, Message, join, left, text, welcome};
-use super::peer::{MockServer, Peer, ends};
+use super::peer::{Format, MockServer, Peer, ends};
 use super::program::Program;
-use super::receiver::{Receiver, silence, told};
+use super::receiver::{Receiver, silence as told_silence, told};
 use super::story::Story;
-use super::system;
+use super::system::{self, ways_to_stop};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+const GOODBYE: &str = "server is shutting down";
+/// A heartbeat that is no part of a test: it comes once in an hour.
+pub const NO_HEARTBEAT: [&str; 2] = ["--heartbeat-ms", "3600000"];
+
+/// Starts the server of a room at this address. Some steps have the word `serve`
+/// before ADDRESS.
+#[track_caller]
+pub fn serve_at(story: &Rc<Story>, program: &str, address: &str, options: &[&str]) -> Program {
+    let word: &[&str] = if Format::of_step(program).is_websocket() { &[] } else { &["serve"] };
+    story.serve(program, &[word, &[address], options].concat())
+}
+
+/// The same at a free port.
+#[track_caller]
+pub fn open_room(story: &Rc<Story>, program: &str, options: &[&str]) -> Program {
+    serve_at(story, program, "127.0.0.1:0", options)
+}
+
+/// The goodbye of the server itself.
+pub fn goodbye() -> Message {
+    left("", GOODBYE)
+}
+
+// --- how connections end ---
+
+/// Zed joins, says something, sends these last bytes, and closes its sending
+/// half; the others are told once, with this reason, after all that it said.
+#[track_caller]
+pub fn disconnects(
+    story: &Story,
+    server: &Program,
+    others: [&Peer; 2],
+    endings: &[(&str, Vec<u8>, &str)],
+) {
+    for (what, last, why) in endings {
+        // The name is free each time.
+        let zed = server.admit("zed", "ann, bob, zed");
+        zed.has_said_close();
+        let said = text(1, story.word());
+        // All of it is there before the server looks.
+        server.freeze();
+        let told = format!("{}, {what}, end of stream", said.told());
+        zed.sends(told, &[zed.encode(&said), last.clone()].concat());
+        zed.close_sending();
+        server.thaw();
+        are_told(others, &said, why);
+    }
+}
+
+/// Zed has come, has said something, and has left.
+#[track_caller]
+pub fn are_told(others: [&Peer; 2], said: &Message, why: &str) {
+    for other in others {
+        other.gets_next(&join("zed"));
+        other.gets_next(&said.clone().by("zed"));
+        other.gets_next(&left("zed", why));
+    }
+}
+
+/// Zed resets its connection, between two messages and inside of one.
+#[track_caller]
+pub fn resets(story: &Story, server: &Program, others: [&Peer; 2]) {
+    story.because(
+        "a reset is an end like another: reading fails then. It ends this client, nobody else",
+    );
+    for unfinished in [0, 20] {
+        let zed = server.admit_stream("zed");
+        let said = text(1, story.word());
+        story.step("zed --> server", format!("{}, {unfinished} bytes more", said.told()));
+        let next = server.format.encode(&text(2, "half a message"), *b"mask");
+        let all = [server.format.encode(&said, *b"mask"), next[..unfinished].to_vec()].concat();
+        let _ = (&zed).write_all(&all);
+        for other in others {
+            other.gets_next(&join("zed"));
+            other.gets_next(&said.clone().by("zed"));
+        }
+        reset(story, zed);
+        for other in others {
+            other.gets_next(&left("zed", "disconnected"));
+        }
+    }
+}
+
+/// Closes a connection on which something is unread: the system sends a reset.
+#[track_caller]
+pub fn reset(story: &Story, stream: TcpStream) {
+    system::wait_for_bytes(story, &stream);
+    story.step("it --> server", "reset");
+    drop(stream);
+}
+
+// --- the heartbeat ---
+
+/// Plays a story with a quick heartbeat. On a machine that is busy elsewhere, an
+/// answer of the test may come too late for that, and then the server is right
+/// to disconnect it: so a story that fails is played again, slowly, and only
+/// this failure counts.
+#[track_caller]
+pub fn with_heartbeat(story: &Rc<Story>, play: impl Fn(&Rc<Story>, Duration)) {
+    let quickly = || play(&Story::of_trial(), Duration::from_millis(300));
+    if catch_unwind(AssertUnwindSafe(quickly)).is_err() {
+        story.step("the test", "has time for slow machines");
+        play(story, Duration::from_millis(1200));
+    }
+}
+
+/// Clients are silent, each in its own way, and are timed out.
+#[track_caller]
+pub fn silence(story: &Rc<Story>, program: &str) {
+    with_heartbeat(story, |story, heartbeat| silent_for(story, program, heartbeat));
+}
+
+#[track_caller]
+fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
+    let milliseconds = heartbeat.as_millis().to_string();
+    let server = open_room(story, program, &["--heartbeat-ms", &milliseconds]);
+    // Ann answers each ping; the others don't.
+    let ann = server.admit("ann", "ann");
+    let started = Instant::now();
+    let nobody = server.visit("nobody");
+    nobody.falls_silent();
+    let zed = server.admit("zed", "ann, zed");
+    zed.falls_silent();
+    ann.gets_next(&join("zed"));
+    // A clock that is a bit fast is forgiven; one that is late is the machine's.
+    let not_before = |beats: u32, started: Instant, what: &str| {
+        if started.elapsed() < heartbeat * beats * 9 / 10 {
+            let expected = format!("{what} not before {beats} heartbeats of silence");
+            let received = format!("it after {:?}", started.elapsed());
+            story.fails("server --> client", &expected, &received);
+        }
+    };
+    zed.gets_ping();
+    not_before(1, started, "a ping");
+    story.because("an answer is a sign of life: silence is counted anew, and there is a ping at its end again");
+    let answered = Instant::now();
+    zed.answers_ping();
+    let gus = server.admit("gus", "ann, gus, zed");
+    gus.falls_silent();
+    ann.gets_next(&join("gus"));
+    zed.gets_ping();
+    not_before(1, answered, "the next ping");
+
+    story.because("the heartbeat is also for a client that has not joined, or connections that nobody uses pile up; its end is told to nobody. A heartbeat after the ping is not the end: there are two");
+    nobody.gets_ping();
+    nobody.ends("since it said nothing at all");
+    not_before(3, started, "the end");
+
+    story.because("a client that hears what others say, but answers nothing, is silent: what the server sends is no sign of life. Nor is half a message, and it does not stop the clock either");
+    let message = gus.encode(&text(1, "half a message is none"));
+    story.step("gus --> server", "a byte of a message now and then");
+    // The pings to somebody who answers them are the clock.
+    let clock = server.visit("clock");
+    let lost = ["zed", "gus"];
+    for (beat, byte) in (1..).zip(&message) {
+        let missing = lost.into_iter().find(|name| !ann.has_heard_of(name));
+        let Some(missing) = missing else { break };
+        if beat == 7 {
+            let expected = left(missing, "timed out").told();
+            story.fails("server --> ann", &expected, "nothing, for many heartbeats");
+        }
+        gus.tries(&[*byte]);
+        ann.say(&text(beat, "are you there?"));
+        clock.gets_ping();
+        // With its answer the text was passed on: clients that join later don't hear it.
+        ann.say(&message::ping(beat));
+        ann.gets(&message::pong(beat));
+    }
+    for name in lost {
+        ann.gets(&left(name, "timed out"));
+    }
+    not_before(3, answered, "the end");
+    story.because("a client that is timed out is disconnected: its own stream ends, too");
+    zed.ends("since its second ping was not answered");
+    // The name is free, and ann was here all the time.
+    let zed = server.admit("zed", "ann, zed");
+    ann.gets_next(&join("zed"));
+    zed.say_goodbye();
+    ann.gets_leave("zed");
+}
+
+/// What somebody sends in a round of [`signs_of_life`].
+pub type Sign<'a> = &'a dyn Fn(&Peer, u32) -> Vec<u8>;
+
+/// Each of these gives one kind of sign, once in a heartbeat, for five
+/// heartbeats, and stays. Those whose story begins with `NAME,` have joined.
+#[track_caller]
+pub fn signs_of_life(story: &Rc<Story>, program: &str, signs: &[(&str, Sign)]) {
+    with_heartbeat(story, |story, heartbeat| {
+        let milliseconds = heartbeat.as_millis().to_string();
+        let server = open_room(story, program, &["--heartbeat-ms", &milliseconds]);
+        let living: Vec<Peer> = signs.iter().map(|(who, _)| server.visit(who)).collect();
+        for (peer, (who, _)) in living.iter().zip(signs) {
+            peer.falls_silent();
+            if let Some((name, _)) = who.split_once(',') {
+                peer.tries(&peer.encode(&join(name)));
+            }
+        }
+        // Its pings are the clock.
+        let clock = server.visit("clock");
+        let expected = "all of them are still here";
+        for round in 0..5 {
+            if !clock.is_pinged() {
+                let received = "somebody who answers each ping was disconnected";
+                story.fails("server --> them", expected, received);
+            }
+            for (peer, (_, sign)) in living.iter().zip(signs) {
+                peer.tries(&sign(peer, round));
+            }
+            story.step("all of them", "send what they have");
+        }
+        for (peer, (who, _)) in living.iter().zip(signs) {
+            if !peer.is_alive() {
+                story.fails("server --> them", expected, &format!("{who} was disconnected"));
+            }
+        }
+    });
+}
+
+// --- the stop ---
+
+/// A server is asked to stop in each way, and says goodbye to everybody.
+#[track_caller]
+pub fn stops(story: &Rc<Story>, program: &str) {
+    let mut soonest = Duration::MAX;
+    let mut stopping = Vec::new();
+    for way in ways_to_stop() {
+        let server = open_room(story, program, &NO_HEARTBEAT);
+        let [ann, bob] = server.admit_all(["ann", "bob"]);
+        let nobody = server.visit("nobody");
+        nobody.is_alive();
+        let late = server.admit_stream("late");
+        for other in [&ann, &bob] {
+            other.gets(&join("late"));
+        }
+        let mut held = Vec::new();
+        let mut rude = None;
+        if way == "/quit" {
+            // These ask for nothing yet.
+            held.extend([server.connect_stream(), server.connect_stream()]);
+            let _ = (&held[0]).write_all(b"CH");
+            // And rude will not answer, in the middle of a message.
+            let peer = server.admit("rude", "ann, bob, late, rude");
+            peer.falls_silent();
+            let half = peer.encode(&text(1, "half a message"));
+            peer.sends("20 bytes of a message", &half[..20]);
+            for other in [&ann, &bob] {
+                other.gets(&join("rude"));
+            }
+            rude = Some(peer);
+        }
+        let long = "x".repeat(1000);
+        for n in 1..=100 {
+            ann.sends(format!("TEXT {n} of 1000 bytes"), &ann.encode(&text(n, &long)));
+        }
+        for n in 1..=100 {
+            bob.gets_next(&text(n, &long).by("ann"));
+        }
+        server.types("what is this?\n");
+        match way {
+            "/quit" => server.quit(),
+            other => {
+                server.ends_input();
+                server.settled();
+                bob.say(&text(1, "still open?"));
+                ann.gets_next(&text(1, "still open?").by("bob"));
+                if other == "SIGTERM" { server.terminate() } else { server.interrupt() }
+            }
+        }
+        let asked = Instant::now();
+        for peer in [&ann, &bob, &nobody] {
+            peer.gets(&goodbye());
+            peer.is_closed_with(1001);
+        }
+        soonest = soonest.min(asked.elapsed());
+        // Late has not read a byte yet.
+        let late = server.peer("late", late);
+        late.gets_next(&welcome("late", "ann, bob, late"));
+        if way == "/quit" {
+            late.gets(&join("rude"));
+        }
+        for n in 1..=100 {
+            late.gets(&text(n, &long).by("ann"));
+        }
+        if way != "/quit" {
+            late.gets(&text(1, "still open?").by("bob"));
+        }
+        late.gets(&goodbye());
+        late.is_closed_with(1001);
+        // What the server waits for, it waits for while others stop.
+        stopping.push((way, server, held, rude));
+    }
+    // A busy machine may be late once, but not each time.
+    if soonest > Duration::from_millis(1900) {
+        story.because("the server closes as soon as the goodbye is sent: so the clients know that nothing more comes, and close, too. The 2 s are for clients that don't");
+        let late = format!("both, but the end only after {soonest:.1?}");
+        story.fails("server --> ann", "the goodbye, and right after it the end", &late);
+    }
+    for (way, server, held, rude) in stopping {
+        story.because("clients that neither answer nor go, or that have not even asked for anything, must not hold up the stop");
+        story.step("the server", format!("was stopped by {way}"));
+        server.expect_last_printed("bye");
+        server.expect_exit(0);
+        let address = server.address.to_string();
+        drop((server, held, rude));
+        story.because("a server that is started again at once can have its port again");
+        serve_at(story, program, &address, &[]);
+    }
+}
+
+// --- limits and arguments ---
+
+/// A room with two seats: a connection takes one, joined or not, and however
+/// somebody leaves, it is one seat that is free then. `full` is a newcomer that
+/// must be refused.
+#[track_caller]
+pub fn two_seats(
+    story: &Story,
+    server: &Program,
+    full: impl Fn(),
+    ways: &[(&str, &dyn Fn(&Peer))],
+) -> [Peer; 2] {
+    let ann = server.admit("ann", "ann");
+    // Bob takes a seat, though it has no name yet.
+    let mut bob = server.visit("bob");
+    bob.is_alive();
+    for _ in 0..3 {
+        full();
+    }
+    bob.say(&join("bob"));
+    bob.gets_next(&welcome("bob", "ann, bob"));
+    ann.gets_next(&join("bob"));
+    full();
+    for (way, leaves) in ways {
+        story.because("a seat is free as soon as the others have been told, however somebody has left, and it is one seat");
+        story.step("bob", format!("goes, with {way}"));
+        leaves(&bob);
+        ann.gets_leave("bob");
+        bob = server.admit("bob", "ann, bob");
+        ann.gets_next(&join("bob"));
+        full();
+    }
+    [ann, bob]
+}
+
+/// What a room does with `--limit` and `--heartbeat-ms`, at their limits and
+/// beyond.
+#[track_caller]
+pub fn numbers_are_checked(story: &Rc<Story>, program: &str) {
+    let word: &[&str] = if Format::of_step(program).is_websocket() { &[] } else { &["serve"] };
+    let run = |more: &[&str]| story.run(program, &[word, &["127.0.0.1:0"], more].concat());
+    for (option, wrongs) in [
+        ("--limit", ["0", "10001", "-1", "many"]),
+        ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
+    ] {
+        for wrong in wrongs {
+            run(&[option, wrong]).usage_error_about(wrong);
+        }
+        run(&[option]).usage_error_about(option);
+    }
+    open_room(story, program, &["--heartbeat-ms", "50", "--limit", "10000"]);
+}
+
+// --- clients that do not read ---
 
 const MIB: usize = 1024 * 1024;
 
@@ -203,7 +569,7 @@ pub fn errors_arrive(story: &Rc<Story>, server: &Program, ann: &Peer, why: &str)
             story.fails("server --> zed", "the end of the stream", &told(&end, &rest));
         }
         Next::Some(rest) | Next::Silence(rest) => {
-            story.fails("server --> zed", "the end of the stream", &silence(&rest));
+            story.fails("server --> zed", "the end of the stream", &told_silence(&rest));
         }
     }
 }
