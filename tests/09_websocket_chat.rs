@@ -15,26 +15,21 @@ use lab::websocket::{
     BINARY, CLOSE, FIRST_BINARY, FIRST_TEXT, KEYS, LAST, MORE, NO_CODE, PING_FRAME, PONG_FRAME,
     TEXT_FRAME, UPGRADE, announced, closing, masked, told_frame, unmasked,
 };
-use lab::{Inbox, Next, Peer, Program, Rule, Story};
-use lab::{has_ipv6, patience, quote, ways_to_stop};
+use lab::{Inbox, NO_HEARTBEAT, Next, Peer, Program, Rule, Story};
+use lab::{are_told, disconnects, resets, signs_of_life, silence, stops, two_seats};
+use lab::{has_ipv6, numbers_are_checked, open_room, patience, quote};
 use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "09_websocket_chat";
-const GOODBYE: &str = "server is shutting down";
 const MIB: usize = 1024 * 1024;
 const MOST_ECHOED: usize = 16 * MIB;
 
-/// A server whose heartbeat is no part of the test: it comes once in an hour.
+/// A server whose heartbeat is no part of the test.
 #[track_caller]
 fn serve(story: &Rc<Story>) -> Program {
-    story.serve(PROGRAM, &["127.0.0.1:0", "--heartbeat-ms", "3600000"])
-}
-
-/// The goodbye of the server itself.
-fn goodbye() -> Message {
-    left("", GOODBYE)
+    open_room(story, PROGRAM, &NO_HEARTBEAT)
 }
 
 #[test]
@@ -348,40 +343,26 @@ fn a_request_head_has_8_kib_and_5_seconds_and_a_room_has_its_limit() {
 #[track_caller]
 fn full_room(story: &Rc<Story>) {
     story.because("past --limit an upgrade is answered with 503; a seat is free when the others have been told that somebody left, however that was");
-    let server =
-        story.serve(PROGRAM, &["127.0.0.1:0", "--limit", "2", "--heartbeat-ms", "3600000"]);
-    let full = || {
-        server.refuses(503, server.get("/chat", &UPGRADE));
-    };
-    // These ask for nothing yet, and take no seat.
+    let server = open_room(story, PROGRAM, &["--limit", "2", NO_HEARTBEAT[0], NO_HEARTBEAT[1]]);
+    // These ask for nothing yet, and take no seat. Nor does the page.
     let asking = [server.connect_stream(), server.connect_stream()];
     let _ = (&asking[0]).write_all(b"GET /chat HTTP/1.1\r\n");
     lab::drained(&asking[0]);
     lab::accepted(server.address.port());
-    let ann = server.admit("ann", "ann");
-    // Bob takes a seat, though it has no name yet.
-    let bob = server.visit("bob");
-    full();
-    full();
-    // Nor does the page.
-    server.asked(server.get("/", &[])).must_be(&[200]);
-    bob.say(&join("bob"));
-    bob.gets_next(&welcome("bob", "ann, bob"));
-    ann.gets_next(&join("bob"));
-    full();
-    let mut bob = bob;
-    for way in ["a close frame", "the end of its stream", "a text message"] {
-        story.step("bob", format!("goes, with {way}"));
-        match way {
-            "a close frame" => bob.closes(1001, ""),
-            "a text message" => bob.sends(way, &bob.frame(TEXT_FRAME, "hello")),
-            _ => bob.close_sending(),
-        }
-        ann.gets_leave("bob");
-        bob = server.admit("bob", "ann, bob");
-        ann.gets_next(&join("bob"));
-        full();
-    }
+    let full = || {
+        server.refuses(503, server.get("/chat", &UPGRADE));
+        server.asked(server.get("/", &[])).must_be(&[200]);
+    };
+    two_seats(
+        story,
+        &server,
+        full,
+        &[
+            ("a close frame", &|bob| bob.closes(1001, "")),
+            ("the end of its stream", &Peer::close_sending),
+            ("a text message", &|bob| bob.sends("hello", &bob.frame(TEXT_FRAME, "hello"))),
+        ],
+    );
 }
 
 #[test]
@@ -776,14 +757,6 @@ fn each_disconnect_is_announced_once_with_its_reason() {
     });
     let server = serve(&story);
     let [ann, bob] = server.admit_all(["ann", "bob"]);
-    let heard = |word: &str, why: &str| {
-        for other in [&ann, &bob] {
-            other.gets_next(&join("zed"));
-            other.gets_next(&text(1, word).by("zed"));
-            other.gets_next(&left("zed", why));
-        }
-    };
-    let enter = || server.admit("zed", "ann, bob, zed");
     for (code, reason) in [
         (1000, ""),
         (1000, "caf\u{e9}"),
@@ -795,55 +768,48 @@ fn each_disconnect_is_announced_once_with_its_reason() {
         (NO_CODE, ""),
     ] {
         story.because("a close frame is a goodbye, whatever its code: it is answered with the same code, and the server ends the stream");
-        let zed = enter();
-        let word = story.word();
+        let zed = server.admit("zed", "ann, bob, zed");
+        let said = text(1, story.word());
         zed.has_said_close();
-        // The last words and the end of the stream are there before the server looks.
         let frames = [
-            zed.encode(&text(1, &word)),
+            zed.encode(&said),
             zed.frame(CLOSE, closing(code, reason)),
             zed.encode(&text(2, "after it nothing counts")),
         ];
-        zed.sends(
-            format!("TEXT 1 \"{word}\", close {code} \"{reason}\", TEXT 2"),
-            &frames.concat(),
-        );
+        zed.sends(format!("{}, close {code} \"{reason}\", TEXT 2", said.told()), &frames.concat());
         zed.gets_close(if code == NO_CODE {
             &[1000, NO_CODE]
         } else {
             std::slice::from_ref(&code)
         });
-        heard(&word, "left");
+        are_told([&ann, &bob], &said, "left");
     }
     let half = text(2, "half a message").bytes();
     let leave = masked(BINARY, [1; 4], &message(LEAVE, "", "").bytes());
     let close = masked(CLOSE, [2; 4], &closing(1000, ""));
     let fragment = masked(FIRST_BINARY, [3; 4], &half[..9]);
-    for (what, last, why) in [
-        ("LEAVE", leave.clone(), "left"),
-        ("LEAVE and close 1000", [&leave[..], &close].concat(), "left"),
-        ("a fragment, and close 1000", [&fragment[..], &close].concat(), "left"),
-        ("nothing more", Vec::new(), "disconnected"),
-        ("a byte of a frame", vec![BINARY], "disconnected"),
-        ("half a frame", masked(BINARY, [4; 4], &half)[..20].to_vec(), "disconnected"),
-        ("half of a close frame", close[..7].to_vec(), "disconnected"),
-        ("a fragment of a message", fragment.clone(), "disconnected"),
-    ] {
-        story.because("what was said before the end is passed on before it; only a goodbye is `left`, a stream that just ends is `disconnected`, inside a frame or a message too. The first that ends a connection is its reason");
-        // The name is free each time.
-        let zed = enter();
-        let word = story.word();
-        server.freeze();
-        zed.has_said_close();
-        zed.sends(
-            format!("TEXT 1 \"{word}\", {what}"),
-            &[zed.encode(&text(1, &word)), last].concat(),
-        );
-        zed.close_sending();
-        server.thaw();
-        heard(&word, why);
-    }
+    story.because("what was said before the end is passed on before it; only a goodbye is `left`, a stream that just ends is `disconnected`, inside a frame or a message too. The first that ends a connection is its reason");
+    disconnects(
+        &story,
+        &server,
+        [&ann, &bob],
+        &[
+            ("LEAVE", leave.clone(), "left"),
+            ("LEAVE and close 1000", [&leave[..], &close].concat(), "left"),
+            ("a fragment, and close 1000", [&fragment[..], &close].concat(), "left"),
+            ("nothing more", Vec::new(), "disconnected"),
+            ("a byte of a frame", vec![BINARY], "disconnected"),
+            ("half a frame", masked(BINARY, [4; 4], &half)[..20].to_vec(), "disconnected"),
+            ("half of a close frame", close[..7].to_vec(), "disconnected"),
+            ("a fragment of a message", fragment.clone(), "disconnected"),
+        ],
+    );
     resets(&story, &server, [&ann, &bob]);
+    story.because("a client that never joined is not announced");
+    let nobody = server.visit("nobody");
+    nobody.closes(1000, "");
+    nobody.gets_close(&[1000]);
+    drop(server.visit("nobody"));
     lab::never_reads(&story, &server, [&ann, &bob], Some("too slow"));
     story.because("LEAVE is a goodbye too: the server closes with 1000, and nobody is told twice");
     bob.say(&message(LEAVE, "", ""));
@@ -851,166 +817,38 @@ fn each_disconnect_is_announced_once_with_its_reason() {
     ann.gets_next(&left("bob", "left"));
 }
 
-#[track_caller]
-fn resets(story: &Story, server: &Program, others: [&Peer; 2]) {
-    story.because(
-        "a reset is an end like another: reading fails then. It ends this client, nobody else",
-    );
-    let zed = server.admit_stream("zed");
-    let word = story.word();
-    let said = masked(BINARY, [5; 4], &text(1, &word).bytes());
-    story.step("zed --> server", format!("TEXT 1 \"{word}\""));
-    let _ = (&zed).write_all(&said);
-    for other in others {
-        other.gets_next(&join("zed"));
-        other.gets_next(&text(1, &word).by("zed"));
-    }
-    // Closed with the welcome unread: the system sends a reset.
-    lab::wait_for_bytes(story, &zed);
-    story.step("zed --> server", "reset");
-    drop(zed);
-    for other in others {
-        other.gets_next(&left("zed", "disconnected"));
-    }
-    story.because("a client that never joined is not announced");
-    let nobody = server.visit("nobody");
-    nobody.closes(1000, "");
-    nobody.gets_close(&[1000]);
-    drop(server.visit("nobody"));
-}
-
 #[test]
 fn a_silent_client_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
-    const HEARTBEAT: Duration = Duration::from_secs(1);
     let story = Story::new(Rule {
         rule: "a client that is silent for one heartbeat gets a WebSocket ping; after two more silent heartbeats it is disconnected, and the others get LEAVE with the body `timed out`. A client that has not joined is treated in the same way, and nobody is told. Any frame is a sign of life",
         why: "browsers answer WebSocket's ping by themselves, but know nothing of the chat's PING. What the server sends to a client says nothing about it; whatever comes from it does",
         read: "lessons/09_websocket_chat.md, \"The idea\"",
         by_hand: "cargo run --example 09_websocket_chat 127.0.0.1:8080 --heartbeat-ms 1000, and http://127.0.0.1:8080/ in two browsers; stop one of them with kill -STOP",
     });
-    let server = story.serve(PROGRAM, &["127.0.0.1:0", "--heartbeat-ms", "1000"]);
-    // Ann answers each ping; the others don't.
-    let ann = server.admit("ann", "ann");
-    let started = Instant::now();
-    let nobody = server.visit("nobody");
-    nobody.falls_silent();
-    let zed = server.admit("zed", "ann, zed");
-    zed.falls_silent();
-    ann.gets_next(&join("zed"));
-    // A clock that is a bit fast is forgiven; one that is late is the machine's.
-    let not_before = |beats: u32, started: Instant, what: &str| {
-        if started.elapsed() < HEARTBEAT * beats * 9 / 10 {
-            let expected = format!("{what} not before {beats} heartbeats of silence");
-            let received = format!("it after {:?}", started.elapsed());
-            story.fails("server --> client", &expected, &received);
-        }
-    };
-    zed.gets_ping();
-    not_before(1, started, "a ping");
-    story.because("an answer is a sign of life: silence is counted anew, and there is a ping at its end again");
-    let answered = Instant::now();
-    zed.sends("a pong", &zed.frame(PONG_FRAME, ""));
-    let gus = server.admit("gus", "ann, gus, zed");
-    gus.falls_silent();
-    ann.gets_next(&join("gus"));
-    zed.gets_ping();
-    not_before(1, answered, "the next ping");
-    story.because("the heartbeat is also for a client that has not joined, or connections that nobody uses pile up; its end is told to nobody. A heartbeat after the ping is not the end: there are two");
-    nobody.gets_ping();
-    nobody.ends("since it said nothing at all");
-    not_before(3, started, "the end");
-
-    story.because("a client that hears what others say, but says nothing, not even a pong, is silent: what the server sends is no sign of life. Nor is half a frame, and it does not stop the clock either");
-    let frame = gus.encode(&text(1, "half a message is none"));
-    story.step("gus --> server", "a byte of a frame now and then");
-    // The pings to somebody who answers them are the clock.
-    let clock = server.visit("clock");
-    let lost = ["zed", "gus"];
-    for (beat, byte) in (1..).zip(&frame) {
-        let missing = lost.into_iter().find(|name| !ann.has_heard_of(name));
-        let Some(missing) = missing else { break };
-        if beat == 7 {
-            let expected = left(missing, "timed out").told();
-            story.fails("server --> ann", &expected, "nothing, for many heartbeats");
-        }
-        gus.tries(&[*byte]);
-        ann.say(&text(beat, "are you there?"));
-        clock.gets_ping();
-        // With its answer the text was passed on: clients that join later don't hear it.
-        ann.say(&ping(beat));
-        ann.gets(&pong(beat));
-    }
-    for name in lost {
-        ann.gets(&left(name, "timed out"));
-    }
-    story.because("a client that is timed out is disconnected: its own stream ends, too");
-    zed.ends("since its ping was not answered");
-    // The name is free, and ann was here all the time.
-    let zed = server.admit("zed", "ann, zed");
-    ann.gets_next(&join("zed"));
-    zed.say_goodbye();
-    ann.gets_leave("zed");
+    silence(&story, PROGRAM);
 
     story.because("any frame is a sign of life: a pong, a ping, any message of the chat, a fragment of one. The heartbeat looks for those who are gone, not for those who keep quiet");
-    // On a machine that is busy elsewhere, a sign of life may come too late, and
-    // then the server is right to disconnect its sender. The second time it is not.
-    let mut lost = None;
-    for heartbeat in [Duration::from_millis(400), patience() / 4] {
-        lost = lost_among_the_living(&story, &heartbeat.as_millis().to_string());
-        if lost.is_none() {
-            return;
-        }
-        story.step("the test", "tries it once more, with more time");
-    }
-    story.fails("server --> them", "all of them are still here", &lost.unwrap());
-}
-
-/// Everybody gives one kind of sign, once in a heartbeat, for five heartbeats.
-/// Returns who was lost.
-fn lost_among_the_living(story: &Rc<Story>, heartbeat: &str) -> Option<String> {
-    let server = story.serve(PROGRAM, &["127.0.0.1:0", "--heartbeat-ms", heartbeat]);
-    let chat = |message: Message| (BINARY, message.bytes());
-    let signs = [
-        ("ann, who sends pongs,", (PONG_FRAME, Vec::new())),
-        ("bob, who sends pings,", (PING_FRAME, b"I am here".to_vec())),
-        ("eve, who says TEXT,", chat(text(1, "I am here"))),
-        ("fay, who says ERROR,", chat(error("I am here"))),
-        ("gus, who says PONG,", chat(pong(1))),
-        ("hal, who says JOIN again,", chat(join("hal"))),
-        ("ida, who sends fragments,", (MORE, b"x".to_vec())),
-        ("somebody who has not joined and sends pongs", (PONG_FRAME, b"x".to_vec())),
-        ("somebody who has not joined and says PING", chat(ping(1))),
-    ];
-    let living: Vec<Peer> = signs.iter().map(|(who, _)| server.visit(who)).collect();
-    for (peer, (who, _)) in living.iter().zip(&signs) {
-        peer.falls_silent();
-        if let Some((name, _)) = who.split_once(',') {
-            peer.tries(&peer.encode(&join(name)));
-        }
-        if who.contains("fragments") {
-            // Of a message that never ends, and would be too long in the end.
-            peer.tries(&peer.frame(FIRST_BINARY, "CH"));
-        }
-    }
-    // Its pings are the clock.
-    let clock = server.visit("clock");
-    for _ in 0..5 {
-        if !clock.is_pinged() {
-            return Some("somebody who answers each ping was disconnected".into());
-        }
-        for (peer, (_, (first, payload))) in living.iter().zip(&signs) {
-            peer.tries(&peer.frame(*first, payload));
-        }
-        story.step("all of them", "send their frame");
-    }
-    for (peer, (who, (first, _))) in living.iter().zip(&signs) {
-        // In the middle of a message too a ping is answered.
-        peer.tries(&peer.frame(PING_FRAME, "77"));
-        if !peer.is_ponged(b"77") {
-            return Some(format!("{who} was disconnected (frames of {first:#04x})"));
-        }
-    }
-    None
+    let says = |message: Message| move |peer: &Peer, _: u32| peer.encode(&message);
+    let frame =
+        |first: u8, payload: &'static str| move |peer: &Peer, _: u32| peer.frame(first, payload);
+    // Of a message that never ends, and would be too long in the end.
+    let fragments =
+        |peer: &Peer, round: u32| peer.frame(if round == 0 { FIRST_BINARY } else { MORE }, "CH");
+    signs_of_life(
+        &story,
+        PROGRAM,
+        &[
+            ("ann, who sends pongs,", &frame(PONG_FRAME, "")),
+            ("bob, who sends pings,", &frame(PING_FRAME, "I am here")),
+            ("eve, who says TEXT,", &says(text(1, "I am here"))),
+            ("fay, who says ERROR,", &says(error("I am here"))),
+            ("gus, who says PONG,", &says(pong(1))),
+            ("hal, who says JOIN again,", &says(join("hal"))),
+            ("ida, who sends fragments,", &fragments),
+            ("somebody who has not joined and sends pongs", &frame(PONG_FRAME, "x")),
+            ("somebody who has not joined and says PING", &says(ping(1))),
+        ],
+    );
 }
 
 #[test]
@@ -1021,98 +859,21 @@ fn a_server_that_stops_says_goodbye_in_a_message_and_in_a_close_frame() {
         read: "lessons/09_websocket_chat.md, \"Run it\"",
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/; Ctrl-C in the terminal",
     });
-    for way in ways_to_stop() {
-        let server = serve(&story);
-        let [ann, bob] = server.admit_all(["ann", "bob"]);
-        let nobody = server.visit("nobody");
-        let late = server.admit_stream("late");
-        for other in [&ann, &bob] {
-            other.gets(&join("late"));
-        }
-        let mut held = Vec::new();
-        let mut rude = None;
-        if way == "/quit" {
-            // These ask for nothing yet.
-            held.extend([server.connect_stream(), server.connect_stream()]);
-            let _ = (&held[0]).write_all(b"GET /chat HTTP/1.1\r\nHost: a");
-            // And rude will not answer, in the middle of a message.
-            let socket = server.admit("rude", "ann, bob, late, rude");
-            socket.sends("a fragment", &socket.frame(FIRST_BINARY, "CH"));
-            socket.falls_silent();
-            for other in [&ann, &bob] {
-                other.gets(&join("rude"));
-            }
-            rude = Some(socket);
-        }
-        let long = "x".repeat(1000);
-        for n in 1..=100 {
-            ann.sends(format!("TEXT {n} of 1000 bytes"), &ann.encode(&text(n, &long)));
-        }
-        for n in 1..=100 {
-            bob.gets_next(&text(n, &long).by("ann"));
-        }
-        match way {
-            "/quit" => {
-                server.types("what is this?\n");
-                server.quit();
-            }
-            other => {
-                server.ends_input();
-                server.settled();
-                bob.say(&text(1, "still open?"));
-                ann.gets_next(&text(1, "still open?").by("bob"));
-                if other == "SIGTERM" { server.terminate() } else { server.interrupt() }
-            }
-        }
-        for peer in [&ann, &bob, &nobody] {
-            peer.gets(&goodbye());
-            peer.gets_close(&[1001]);
-        }
-        // Late has not read a byte yet.
-        let late = server.peer("late", late);
-        late.gets_next(&welcome("late", "ann, bob, late"));
-        if way == "/quit" {
-            late.gets(&join("rude"));
-        }
-        for n in 1..=100 {
-            late.gets(&text(n, &long).by("ann"));
-        }
-        if way != "/quit" {
-            late.gets(&text(1, "still open?").by("bob"));
-        }
-        late.gets(&goodbye());
-        late.gets_close(&[1001]);
-        story.because("clients that neither answer the close frame nor go, or that have not even asked for anything, must not hold up the stop");
-        server.expect_last_printed("bye");
-        server.expect_exit(0);
-        let address = server.address.to_string();
-        drop((ann, bob, nobody, late, rude, held, server));
-        story.because("a server that is started again at once can have its port again");
-        story.serve(PROGRAM, &[&address]);
-    }
-
+    stops(&story, PROGRAM);
     arguments(&story);
 }
 
 #[track_caller]
 fn arguments(story: &Rc<Story>) {
     story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
-    let server = story.serve(PROGRAM, &["--limit", "10000", "127.0.0.1:0", "--heartbeat-ms", "50"]);
+    let server = story.serve(PROGRAM, &["--limit", "7", "127.0.0.1:0", "--heartbeat-ms", "70"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
     story.serves_by_default(PROGRAM, "127.0.0.1:8080");
     story.together(|| {
         story.usual_arguments(PROGRAM);
         story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
-        for (option, wrongs) in [
-            ("--limit", ["0", "10001", "-1", "many"]),
-            ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
-        ] {
-            for wrong in wrongs {
-                story.run(PROGRAM, &["127.0.0.1:0", option, wrong]).usage_error_about(wrong);
-            }
-            story.run(PROGRAM, &["127.0.0.1:0", option]).usage_error_about(option);
-        }
+        numbers_are_checked(story, PROGRAM);
     });
     if has_ipv6() {
         story.serve(PROGRAM, &["[::1]:0"]).admit("ann", "ann");
