@@ -129,10 +129,14 @@ impl Sender {
                 return;
             }
             let answers = std::mem::take(&mut *waiting());
-            // If the connection is over, its receiver learns of it.
-            if (&self.stream).write_all(&answers).is_err_and(|e| is_reset(&e)) {
-                self.was_reset.store(true, Ordering::Relaxed);
-            }
+            self.write(&answers);
+        }
+    }
+
+    /// Sends now. If the connection is over, its receiver learns of it.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        if (&self.stream).write_all(bytes).is_err_and(|e| is_reset(&e)) {
+            self.was_reset.store(true, Ordering::Relaxed);
         }
     }
 

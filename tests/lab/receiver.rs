@@ -446,6 +446,11 @@ impl Receiver {
         }
     }
 
+    /// Takes the pings that have come so far; returns how many.
+    pub fn pings(&self) -> usize {
+        (0..).take_while(|_| self.inbox.now(|event| matches!(event, Event::Ping)).is_some()).count()
+    }
+
     /// The next ping must come.
     #[track_caller]
     pub fn gets_ping(&self) {

@@ -133,6 +133,8 @@ fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
     // Ann answers each ping; the others don't.
     let ann = server.admit("ann", "ann");
     let started = Instant::now();
+    // The pings to somebody who answers them are the clock.
+    let clock = server.visit("clock");
     let nobody = server.visit("nobody");
     nobody.falls_silent();
     let zed = server.admit("zed", "ann, zed");
@@ -161,12 +163,15 @@ fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
     nobody.gets_ping();
     nobody.ends("since it said nothing at all");
     not_before(3, started, "the end");
+    let beats = clock.pings();
+    if beats > 6 {
+        let received = format!("it after {beats} heartbeats");
+        story.fails("server --> nobody", "the end after 3 heartbeats of silence", &received);
+    }
 
     story.because("a client that hears what others say, but answers nothing, is silent: what the server sends is no sign of life. Nor is half a message, and it does not stop the clock either");
     let message = gus.encode(&text(1, "half a message is none"));
     story.step("gus --> server", "a byte of a message now and then");
-    // The pings to somebody who answers them are the clock.
-    let clock = server.visit("clock");
     let lost = ["zed", "gus"];
     for (beat, byte) in (1..).zip(&message) {
         let missing = lost.into_iter().find(|name| !ann.has_heard_of(name));

@@ -277,7 +277,7 @@ impl Frames {
         if !silent && !self.sending.has_closed.swap(true, Ordering::Relaxed) {
             // At once: nothing that this end sends counts any more.
             let frame = masked(CLOSE, self.sending.key(), payload);
-            let _ = io::Write::write_all(&mut &self.sending.stream, &frame);
+            self.sending.write(&frame);
         }
         Ok(Event::Close(code))
     }
