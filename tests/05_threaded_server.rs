@@ -627,8 +627,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     ann.leave();
 
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &[]);
     enter_as_guest(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
     story.together(|| {
         story.usual_arguments(PROGRAM);

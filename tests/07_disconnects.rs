@@ -372,8 +372,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_checked() {
     no_descriptors_left(&story);
 
     story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &["serve"]);
     story.usual_words(PROGRAM);
     story.together(|| {
         numbers_are_checked(&story, PROGRAM);

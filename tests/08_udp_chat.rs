@@ -14,7 +14,7 @@ use lab::message::{
 };
 use lab::{
     BODY_BYTES, Pinged, Program, Rule, Story, UdpPeer, another_loopback, has_ipv6,
-    ignores_interrupts, patience,
+    ignores_interrupts, with_heartbeat,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -463,8 +463,10 @@ fn a_silent_member_is_timed_out_and_no_other() {
         read: "lessons/08_udp_chat.md, \"The idea\"",
         by_hand: "cargo run --example 08_udp_chat serve --heartbeat-ms 2000, join as ann, then kill -9 ann's process",
     });
-    // With more patience slower.
-    let heartbeat = patience() / 16;
+    with_heartbeat(&story, one_falls_silent);
+}
+
+fn one_falls_silent(story: &Rc<Story>, heartbeat: Duration) {
     let milliseconds = heartbeat.as_millis().to_string();
     let args = ["serve", "127.0.0.1:0", "--heartbeat-ms", &milliseconds];
     let server = story.serve(PROGRAM, &args);
@@ -545,6 +547,7 @@ fn the_server_stops_drops_datagrams_and_starts_as_it_is_told() {
         read: "lessons/08_udp_chat.md, \"Run it\"",
         by_hand: "cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30",
     });
+    story.by_hand("cargo run --example 08_udp_chat serve; join it in a second terminal; /quit in the first one");
     let arguments = ["serve", "127.0.0.1:0", "--loss", "0", "--heartbeat-ms", "3600000"];
     let server = story.serve(PROGRAM, &arguments);
     let [ann, bob] = server.enter_all(["ann", "bob"]);
@@ -564,6 +567,7 @@ fn the_server_stops_drops_datagrams_and_starts_as_it_is_told() {
     ann.hears_nothing_else();
     stops(&server, "SIGTERM", &[&ann, &bob]);
 
+    story.by_hand("cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30");
     story.because("--loss throws away each datagram with that probability: neither every answer nor none comes");
     let server =
         story.serve(PROGRAM, &["serve", "127.0.0.1:0", "--heartbeat-ms", "60000", "--loss", "30"]);
@@ -633,8 +637,7 @@ fn arguments_of(story: &Rc<Story>) {
 
     story.because("two servers can't have one port: each datagram would go to one of them, and never to the other");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &["serve"]);
     if has_ipv6() {
         story.because("an IPv6 address is written in brackets");
         let six = story.serve(PROGRAM, &["serve", "[::1]:0"]);
@@ -669,18 +672,27 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
         fickle.say(&message(CHALLENGE, "", cookie));
     }
 
-    story.because("the question may be lost, and the answer too: the client asks five times");
+    // The others ask meanwhile: all of them wait for 500 ms, again and again.
     let silent = UdpPeer::mock_server(&story, "127.0.0.1", "ann");
     let address = silent.address().to_string();
     let ann = story.joins(PROGRAM, "ann", &address);
-
-    story.because("--loss 100 throws away all that the client would have sent");
     let deaf = UdpPeer::mock_server(&story, "127.0.0.1", "dan");
     let arguments = ["join", "dan", &deaf.address().to_string(), "--loss", "100"];
-    drop(story.run(PROGRAM, &arguments));
-    if deaf.unread() > 0 {
-        story.fails("dan --> server", "nothing", &format!("{} datagrams", deaf.unread()));
+    let dan = story.client_with(PROGRAM, &arguments);
+    let forgetful = UdpPeer::mock_server(&story, "127.0.0.1", "bob");
+    let bob = story.joins(PROGRAM, "bob", &forgetful.address().to_string());
+
+    story.because("only what comes from the server's own address and port is from the server; and after its CHALLENGE the client has a new question, and asks it up to five times too");
+    for _ in 0..3 {
+        forgetful.is_asked("bob");
     }
+    let eve = forgetful.stranger("eve");
+    let (cookie, forged) = (story.word(), story.word());
+    eve.say(&message(CHALLENGE, "", &forged));
+    eve.say(&welcome("bob", "bob, eve"));
+    eve.say(&error("nobody wants you here"));
+    forgetful.say(&message(CHALLENGE, "", &cookie));
+    forgetful.gets_next(&message(JOIN, "bob", &cookie));
 
     story.because("five questions without an answer are enough: the program says so, and ends");
     ann.screen.expect_end();
@@ -711,19 +723,9 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
         }
     }
 
-    story.because("only what comes from the server's own address and port is from the server; and after its CHALLENGE the client has a new question, and asks it up to five times too");
-    let forgetful = UdpPeer::mock_server(&story, "127.0.0.1", "bob");
-    let bob = story.joins(PROGRAM, "bob", &forgetful.address().to_string());
-    for _ in 0..3 {
-        forgetful.is_asked("bob");
-    }
-    let eve = forgetful.stranger("eve");
-    let (cookie, forged) = (story.word(), story.word());
-    eve.say(&message(CHALLENGE, "", &forged));
-    eve.say(&welcome("bob", "bob, eve"));
-    eve.say(&error("nobody wants you here"));
-    forgetful.say(&message(CHALLENGE, "", &cookie));
-    forgetful.gets_next(&message(JOIN, "bob", &cookie));
+    story.because(
+        "after its CHALLENGE the client has a new question, and asks it up to five times too",
+    );
     bob.screen.expect_end();
     bob.expect_exit(1);
     let mut asked = forgetful.joins_left("bob");
@@ -732,6 +734,13 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
     if asked.len() != 4 || asked.iter().any(|(body, _)| body != cookie.as_bytes()) {
         let expected = format!("5 times JOIN bob {cookie:?} in all");
         story.fails("bob --> server", &expected, &format!("{} times", asked.len() + 1));
+    }
+
+    story.because("--loss 100 throws away all that the client would have sent, so nobody answers");
+    dan.screen.expect_end();
+    dan.expect_exit(1);
+    if deaf.unread() > 0 {
+        story.fails("dan --> server", "nothing", &format!("{} datagrams", deaf.unread()));
     }
 
     story.because(

@@ -357,8 +357,13 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
         by_hand: "cargo run --example 10_secure_chat join nobody, and the same with join ann and a wrong password",
     });
     let folder = Folder::new();
-    // The work of ann's is compared; the others may be quick.
-    let (server, _) = serve(&story, &one_slow_account(&folder, &[&BOB]), &[]);
+    let quick = fs::read_to_string(folder.quick_accounts(PROGRAM, &[&ANN])).unwrap();
+    let mut lines = format!("{}\n{}\n", ANN.line, BOB.line);
+    if quick.contains("$1000$") {
+        // No password is right here, and half of the work is enough to compare.
+        lines = lines.replace("$600000$", "$300000$");
+    }
+    let (server, _) = serve(&story, &folder.file("accounts.txt", &lines), &[]);
     let wrong = error(WRONG);
     let work = || work(server.pid()).unwrap_or(0);
     // Somebody else's password; no account; the right one without its end.
@@ -390,8 +395,8 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
     story.step("server", format!("has worked for {} ticks of the clock", told.join(", ")));
     // Where the system does not say, or another process works, there is nothing
     // to compare.
-    let (known, unknown) = (works[0], works[1]);
-    if known >= 6 && !(known / 3..=known * 3).contains(&unknown) {
+    let (known, unknown) = (works[0].min(works[2]), works[1]);
+    if known >= 4 && !(known / 3..=known * 3).contains(&unknown) {
         let expected = format!(
             "as much work for an unknown name as for a wrong password, about {known} ticks"
         );

@@ -324,8 +324,8 @@ pub fn stops(story: &Rc<Story>, program: &str) {
         server.expect_exit(0);
         let address = server.address.to_string();
         drop((server, held, rude));
-        story.because("a server that is started again at once can have its port again");
-        serve_at(story, program, &address, &[]);
+        let word: &[&str] = if Format::of_step(program).is_websocket() { &[] } else { &["serve"] };
+        story.serves_again(program, &[word, &[&address]].concat());
     }
 }
 
@@ -646,6 +646,9 @@ pub fn client_arguments(story: &Rc<Story>, program: &str) {
         story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
     });
 
+    story.by_hand(format!(
+        "nc -l 127.0.0.1 12345, then cargo run --example {program} localhost:12345 </dev/null"
+    ));
     let named = MockServer::open(story, "127.0.0.1:0");
     let mut mock_servers = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
     if system::has_ipv6() {
