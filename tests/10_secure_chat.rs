@@ -15,8 +15,8 @@ use lab::message::{
 };
 use lab::pbkdf2::pbkdf2;
 use lab::secure::{
-    ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
-    make_certificates, mode, open_to_all, started_by, still_running, work,
+    ANN, Account, BOB, Behavior, EVE, Folder, TlsClient, TlsProxy, Trap, free_port, from_ab64,
+    login, make_certificates, make_readable_for_all, mode, started_by, still_running, work,
 };
 use lab::websocket::{GOODBYES, KEYS, UPGRADE};
 use lab::{Format, MockServer, Peer, Program, Rule, Story};
@@ -138,7 +138,7 @@ fn adduser_writes_a_salted_hash_and_never_the_password() {
 
     story.because("the new file is written beside the old one and then renamed over it: whenever the power fails, one of the two is there, whole. A program that opens the old one to write into it has neither for a moment");
     // As somebody with a careless editor leaves it.
-    open_to_all(&file);
+    make_readable_for_all(&file);
     let old = folder.path("the old file");
     let is_kept = fs::hard_link(&file, &old).is_ok();
     add("bob", passwords[1], "\n");
@@ -773,11 +773,8 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     }
     story.because("ca.pem goes to everybody who is to trust it: the authority's key stays out of it, and it is not the server's certificate, which changes every year");
     if texts[0].contains("PRIVATE KEY") || texts[0] == texts[1] {
-        story.fails(
-            "ca.pem",
-            "the authority's certificate, and nothing else",
-            &format!("{:?}", texts[0]),
-        );
+        let expected = "the authority's certificate, and nothing else";
+        story.fails("ca.pem", expected, &format!("{:?}", texts[0]));
     }
 
     let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
@@ -797,27 +794,26 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     story.because("after `page on` come two more lines, when these listeners are open: `tls chat on ADDRESS` and `tls page on https://ADDRESS/`, with the addresses of --tls-chat and --tls-web. All these lines are on standard output");
     server.screen.expect_line(&format!("tls chat on {}", listeners[0]));
     server.screen.expect_line(&format!("tls page on https://{}/", listeners[1]));
-    let listener = |at: &str, format| server.listener(at.parse().unwrap(), format);
-    let chat = listener(&listeners[0], Format::Messages);
-    let web = listener(&listeners[1], Format::WebSocket);
+    let [chat, web] = [(0, Format::Messages), (1, Format::WebSocket)]
+        .map(|(at, format)| server.listener(listeners[at].parse().unwrap(), format));
     for listener in [&chat, &web] {
         story.because("a listener that was announced is open");
         drop(listener.connect_in_time());
     }
     story.because("a client looks for the name that it was given among those of the certificate: localhost, 127.0.0.1 and ::1 all have to be there, and the authority in ca.pem has to have signed it");
     for name in ["checkHost = localhost", "checkIP = 127.0.0.1", "checkIP = ::1"] {
-        let tunnel = Tunnel::open(&story, &folder, &ca, name, web.address);
+        let tunnel = TlsClient::open(&story, &folder, &ca, name, web.address);
         shows_the_page(&story, &tunnel.stream, &web);
     }
 
     story.because(
         "clients that come by TLS are in the same room: stunnel passes on what it decrypts",
     );
-    let to_chat = Tunnel::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
+    let to_chat = TlsClient::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
     let ann = chat.peer("ann", to_chat.stream.try_clone().unwrap());
     ann.say(&ANN.login());
     ann.in_time().gets_next(&welcome("ann", "ann"));
-    let to_web = Tunnel::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
+    let to_web = TlsClient::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
     story.because("a page that came by https has an origin that begins so; its host is still that of the request, so it is the server's own");
     let origin = format!("Origin: https://{}", listeners[1]);
     let head = web.get("/chat", &[&UPGRADE[..], &[&origin]].concat());
@@ -888,7 +884,7 @@ fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
     let ca = folder.path("ca.pem");
     let mut mock_server = MockServer::open(&story, "127.0.0.1:0");
     mock_server.awaited = "a connection through TLS, to the server".into();
-    let front = Front::open(&folder, "server", &mock_server.address);
+    let front = TlsProxy::open(&folder, "server", &mock_server.address);
     let mut prompt = String::new();
     for host in ["127.0.0.1", "localhost"] {
         let address = format!("{host}:{}", front.address.port());
@@ -925,13 +921,13 @@ fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
         ("a certificate that has expired", "expired", "ca.pem"),
     ] {
         // It hears what comes through TLS, and the other one all that comes.
-        let backend = Trap::open(Manner::Listens);
-        let front = Front::open(&folder, certificate, &backend.address.to_string());
-        let before = Trap::open(Manner::PassesOn(front.address));
+        let backend = Trap::open(Behavior::Listens);
+        let front = TlsProxy::open(&folder, certificate, &backend.address.to_string());
+        let before = Trap::open(Behavior::PassesOn(front.address));
         let address = localhost(before.address.port());
         let authority = folder.path(authority);
         let arguments = [&address, "--ca", &authority];
-        let said = is_not_fooled(&story, &[&before, &backend], what, &arguments, &prompt);
+        let said = keeps_its_password(&story, &[&before, &backend], what, &arguments, &prompt);
         let reason = without_names(&said, &address, &authority);
         let same = reasons.iter().find(|(_, [_, other])| *other == reason);
         if let Some((before, [other, _])) = same {
@@ -942,15 +938,15 @@ fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
         reasons.push((what, [said, reason]));
     }
     for (what, manner) in [
-        ("a server without TLS", Manner::Answers(b"CH\x01\x04 this is no TLS, but who minds?")),
-        ("a server that closes without a word", Manner::Closes),
+        ("a server without TLS", Behavior::Answers(b"CH\x01\x04 this is no TLS, but who minds?")),
+        ("a server that closes without a word", Behavior::Closes),
     ] {
         let trap = Trap::open(manner);
         let address = localhost(trap.address.port());
-        is_not_fooled(&story, &[&trap], what, &[&address, "--ca", &ca], &prompt);
+        keeps_its_password(&story, &[&trap], what, &[&address, "--ca", &ca], &prompt);
     }
     let address = localhost(free_port());
-    is_not_fooled(&story, &[], "no server at all", &[&address, "--ca", &ca], &prompt);
+    keeps_its_password(&story, &[], "no server at all", &[&address, "--ca", &ca], &prompt);
 }
 
 /// What a line says beside the names that the client was given, and numbers.
@@ -967,7 +963,7 @@ fn without_digits(said: &str) -> String {
 
 /// What comes after the question for the password, in which numbers may
 /// differ.
-fn behind_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
+fn after_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
     let prompt = without_digits(prompt);
     if !without_digits(said).starts_with(&prompt) {
         return said;
@@ -980,7 +976,7 @@ fn behind_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
 /// A client must not give its password to such a server. Returns what it says
 /// after its question.
 #[track_caller]
-fn is_not_fooled(
+fn keeps_its_password(
     story: &Rc<Story>,
     traps: &[&Trap],
     what: &str,
@@ -1009,7 +1005,7 @@ fn is_not_fooled(
     }
     if client.has_ended() {
         for trap in traps {
-            trap.is_left();
+            trap.waits_for_its_clients();
         }
     }
     if got_it() {
@@ -1023,7 +1019,7 @@ fn is_not_fooled(
     gone(story, &helpers);
     story.because(format!("{what}: one line says so, for a person who has to do something about it. What the library or stunnel says is for you: find in it what that line needs"));
     let said = client.warnings();
-    let said = behind_prompt(&said, prompt).trim();
+    let said = after_prompt(&said, prompt).trim();
     if said.lines().count() != 1 || said.starts_with("Traceback") {
         let expected = "one line that says what was wrong";
         story.fails("client --> standard error", expected, &readable(said));

@@ -211,7 +211,7 @@ impl Receiver {
     /// The next line *about the same guest* must be this one: see
     /// [`gets`](Self::gets).
     #[track_caller]
-    pub fn hear(&self, line: &str) {
+    pub fn gets_line(&self, line: &str) {
         let expected = Event::Line(line.into());
         let Event::Line(came) = self.next_about(&about(&expected), &quote(line.as_bytes())) else {
             unreachable!()
@@ -382,7 +382,7 @@ impl Receiver {
     }
 
     /// Whether something about `name` has come, and was set aside.
-    pub fn has_heard_of(&self, name: &str) -> bool {
+    pub fn has_news_of(&self, name: &str) -> bool {
         self.aside.borrow().iter().any(|event| about(event) == name.as_bytes())
     }
 
@@ -426,7 +426,7 @@ impl Receiver {
 
     /// Reads on until such a message comes; false if the stream ends before.
     #[track_caller]
-    pub fn hears(&self, expected: &str, wanted: impl Fn(&Message) -> bool) -> bool {
+    pub fn reads_until(&self, expected: &str, wanted: impl Fn(&Message) -> bool) -> bool {
         loop {
             match self.inbox.event_within(patience(), false) {
                 Next::Some((Event::Message(came), _)) if wanted(&came) => return true,
@@ -453,7 +453,8 @@ impl Receiver {
 
     /// Takes the pings that have come so far; returns how many.
     pub fn pings(&self) -> usize {
-        (0..).take_while(|_| self.inbox.now(|event| matches!(event, Event::Ping)).is_some()).count()
+        let next = || self.inbox.now(|event| matches!(event, Event::Ping));
+        std::iter::from_fn(next).count()
     }
 
     /// The next ping must come.
