@@ -735,11 +735,8 @@ fn gets_login(story: &Story, server: &Peer, who: &Account) {
     server.expect_no_number(&came);
 }
 
+#[cfg_attr(no_tls, ignore = "openssl or stunnel is missing: see README.md")]
 #[test]
-#[cfg_attr(
-    no_tls,
-    ignore = "openssl or stunnel is not installed (sudo apt install openssl stunnel4)"
-)]
 fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     let story = Story::new(Rule {
         rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two listeners for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these listeners are gone",
@@ -867,11 +864,8 @@ fn gone(story: &Story, helpers: &[u32]) {
     }
 }
 
+#[cfg_attr(no_tls, ignore = "openssl or stunnel is missing: see README.md")]
 #[test]
-#[cfg_attr(
-    no_tls,
-    ignore = "openssl or stunnel is not installed (sudo apt install openssl stunnel4)"
-)]
 fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
     let story = Story::new(Rule {
         rule: "join --ca FILE joins by TLS; before anything is sent, the certificate must be signed by an authority in FILE, be for the host that was named, and be of today. Otherwise: one line that says what was wrong, exit status 1, and not a byte of the password",
