@@ -139,7 +139,7 @@ fn bytes_sent_before_the_end_come_back_before_the_server_closes() {
     bob.expect_bytes(&much);
     bob.expect_end();
 
-    // One who says nothing at all.
+    // A client that sends nothing at all.
     let eve = server.connect("eve");
     eve.leave();
 }

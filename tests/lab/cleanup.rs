@@ -162,7 +162,7 @@ fn marked(mark: &str) -> Vec<u32> {
     pids.filter(has_mark).collect()
 }
 
-/// Where the guard hears which process groups there are, and that we are gone.
+/// The guard reads the process groups from here, and learns that we have ended.
 static GUARD: Mutex<Option<ChildStdin>> = Mutex::new(None);
 
 /// Starts the guard: a shell that waits until this process is gone, however it

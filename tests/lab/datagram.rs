@@ -25,14 +25,14 @@ pub const BODY_BYTES: usize = 1148;
 /// What [`OnPing::Text`] says.
 const STILL_HERE: &[u8] = b"still here";
 
-/// What somebody does when the other side sends PING.
+/// What a UDP peer does when the other side sends PING.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnPing {
     /// Answers at once, whatever the test does.
     #[default]
     Pong,
     /// Answers with a PING of its own, a sign of life like any other, and does
-    /// not hear PONGs.
+    /// not receive PONGs.
     Ping,
     /// Answers with a TEXT, which no UDP peer receives.
     Text,
@@ -51,7 +51,7 @@ struct State {
     over: bool,
 }
 
-/// Somebody with a UDP socket. A thread of its own reads it all the time, and
+/// A peer with a UDP socket. A thread of its own reads it all the time, and
 /// answers PINGs: no buffer runs over, and no program waits for the test.
 pub struct UdpPeer {
     receiving: Receiver,
@@ -106,7 +106,7 @@ impl UdpPeer {
         mock_server
     }
 
-    /// Somebody else who writes to the same program.
+    /// Another peer that writes to the same program.
     pub fn stranger(&self, me: &str) -> UdpPeer {
         let at = SocketAddr::new(self.address.ip(), 0);
         let stranger = UdpPeer::open(&self.story, me, &self.other, at).unwrap();
@@ -125,8 +125,8 @@ impl UdpPeer {
         lock(&self.state).to = Some(server.address);
     }
 
-    /// Is gone without a word: what is sent to it meets nobody, and the system
-    /// tells the sender so. The port is kept, so that nobody else can get it.
+    /// Vanishes: no program reads what is sent to it, and the system tells the
+    /// sender so. The port is kept, so that nobody else can get it.
     pub fn vanishes(&self) {
         self.story.step(&self.me, "is gone without a word: nobody reads at its port now");
         // A connected socket takes only what comes from there: from itself.
@@ -163,7 +163,7 @@ impl UdpPeer {
 
     fn send_datagram(&self, bytes: &[u8]) {
         let to = lock(&self.state).to;
-        // Where nobody is, nothing arrives: what is missing is told then.
+        // If the program has ended, nothing arrives: the test fails later, where it waits.
         let _ = self.socket.send_to(bytes, to.expect("somebody has written"));
     }
 
@@ -355,7 +355,7 @@ fn read(socket: &UdpSocket, inbox: &Inbox, state: &Mutex<State>) {
         if state.over {
             return;
         }
-        // Some systems tell here that nobody got what was sent.
+        // Some systems report here that a datagram could not be delivered.
         let Ok((size, from)) = came else { continue };
         let bytes = &buffer[..size];
         if *state.to.get_or_insert(from) != from {
@@ -383,7 +383,7 @@ fn read(socket: &UdpSocket, inbox: &Inbox, state: &Mutex<State>) {
 }
 
 impl Program {
-    /// Somebody who is about to write to this server.
+    /// A client that is about to write to this server.
     pub fn udp_peer(&self, name: &str) -> UdpPeer {
         let at = SocketAddr::new(self.address.ip(), 0);
         self.udp_peer_at(name, at).unwrap()
@@ -404,8 +404,8 @@ impl Program {
         udp_peer
     }
 
-    /// Fills an empty room: each has heard that the others joined. Names in the
-    /// order of their bytes, please.
+    /// Fills an empty room; each member has been told of the others. Names must be
+    /// in the order of their bytes.
     #[track_caller]
     pub fn enter_all<const N: usize>(&self, names: [&str; N]) -> [UdpPeer; N] {
         let mut all: Vec<UdpPeer> = Vec::new();

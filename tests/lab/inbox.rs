@@ -127,7 +127,7 @@ struct State {
     /// Counts all that changes.
     version: usize,
     end: Option<End>,
-    /// How many bytes were thrown away because nobody took them.
+    /// How many bytes were thrown away because the test did not take them.
     lost: usize,
     /// When something came.
     last: Option<Instant>,

@@ -9,14 +9,23 @@
 //! | `LAB_SEED` | repeats a run with the random words of an earlier one |
 //! | `LAB_STORY` | `all` tells all steps of a failed test, not only the last ten |
 //!
-//! `cleanup` ends tests that take too long, and all programs; `story` knows what has happened and tells it when a test fails; `feed`
-//! collects what arrives; `first` tries what most tests build on; `program` starts and ends programs; `peer` is the
-//! other side of their connections, and `talk` lets them talk in messages;
-//! `datagram` is the other side where there are no connections; `message` knows
-//! messages; `websocket` is the browser's side; `secure` has accounts and TLS, `pbkdf2`
-//! the hashes of passwords;
-//! `stage` plays lessons; `system` asks Linux what can't be seen from outside;
-//! `no_tls` is the package's build script.
+//! | module | what is in it |
+//! | --- | --- |
+//! | `story` | a test: its rule, its steps, and the failure that it prints |
+//! | `program` | starting, stopping and ending programs; what they do with their arguments |
+//! | `first` | what most tests of a step build on, tried once |
+//! | `inbox` | what arrives, and the one way to wait for it; codecs make events of bytes |
+//! | `receiver` | what arrives, compared with what must: lines and messages |
+//! | `peer` | the other side of a connection, in one of three formats; a server for clients |
+//! | `message` | messages of the chat: encoding, decoding, and their fields in words |
+//! | `websocket`, `http` | frames, and the requests before them |
+//! | `datagram` | the other side where there are no connections |
+//! | `rooms` | stories that several gradings share |
+//! | `secure`, `pbkdf2` | accounts, TLS at both ends, hashes of passwords |
+//! | `system` | what Linux knows and can't be seen from outside |
+//! | `cleanup` | no test runs for ever, no program outlives its test |
+//! | `stage` | the terminals of the lessons (only for tests/lessons.rs) |
+//! | `no_tls` | the package's build script: which tools are missing |
 
 // Each grading uses a part of this.
 #![allow(dead_code, unused_imports)]

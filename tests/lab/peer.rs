@@ -408,8 +408,8 @@ impl Program {
         stream
     }
 
-    /// Fills an empty room: each has heard that the others joined. Names in the
-    /// order of their bytes, please.
+    /// Fills an empty room; each member has been told of the others. Names must be
+    /// in the order of their bytes.
     #[track_caller]
     pub fn admit_all<const N: usize>(&self, names: [&str; N]) -> [Peer; N] {
         let mut all: Vec<Peer> = Vec::new();
@@ -428,7 +428,7 @@ impl Program {
 pub struct MockServer {
     pub(super) story: Rc<Story>,
     pub address: String,
-    /// What is told where nobody comes.
+    /// What a failure expects where no client connects.
     pub awaited: String,
     accepted: mpsc::Receiver<TcpStream>,
 }

@@ -43,7 +43,7 @@ pub struct Process {
     stderr: Inbox,
     /// Whether it may end by itself.
     may_end: Cell<bool>,
-    /// Whether its end was looked at: then it is no news.
+    /// Whether the test has looked at its end: then a failure does not report it.
     seen_off: Cell<bool>,
 }
 
@@ -108,7 +108,7 @@ impl Story {
         server
     }
 
-    /// Ends a server while somebody is connected, and starts it again at once on
+    /// Ends a server while a client is connected, and starts it again at once on
     /// the port that it had, with these arguments before and after ADDRESS.
     #[track_caller]
     pub fn starts_again(
@@ -247,7 +247,7 @@ impl Story {
     }
 
     /// Without any argument it serves where the lessons do: or it can't, because
-    /// somebody does already.
+    /// another server does already.
     #[track_caller]
     pub fn serves_by_default(self: &Rc<Story>, name: &str, address: &str) {
         let server = self.start("server", name, &[]);
@@ -714,7 +714,7 @@ impl Process {
             // A command in LAB leads a process group (see `command`).
             let target = if lab().is_some() { format!("-{pid}") } else { pid.to_string() };
             let mut kill = Command::new("kill");
-            // It may have ended by itself. That is no news here.
+            // It may have ended by itself: then there is nothing to do.
             let _ =
                 kill.args([&format!("-{signal}"), "--", &target]).stderr(Stdio::null()).status();
         }
@@ -751,7 +751,7 @@ impl Process {
             looks > 100 || self.status().is_some()
         });
         let mut text = String::new();
-        // A server that was asked to stop is no news.
+        // That a server has stopped when it was asked to is not reported.
         let stopped =
             |status: &ExitStatus| self.role == "server" && self.may_end.get() && status.success();
         if let Some(status) = self.status().filter(|status| !stopped(status)) {

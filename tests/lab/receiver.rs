@@ -294,7 +294,7 @@ impl Receiver {
         false
     }
 
-    /// Nobody is told what it did itself.
+    /// A member is not told what it did itself.
     #[track_caller]
     fn is_not_its_own(&self, expected: &str, came: &Message) {
         let own = !came.sender.is_empty() && came.sender == *self.name.borrow();
@@ -325,7 +325,7 @@ impl Receiver {
         }
         loop {
             let (came, _) = self.arrives(expected);
-            // A line that is about nobody can't be set aside.
+            // A line without a name can't be set aside.
             if about(&came) == whom || self.lines && about(&came).is_empty() {
                 return came;
             }
@@ -475,8 +475,9 @@ impl Receiver {
         self.ok("end of the connection");
     }
 
-    /// Reads to the end of the stream. Nothing more may come but news of others
-    /// that were not asked for yet: all else was not meant for this receiver.
+    /// Reads to the end of the stream. Nothing more may come but joins and leaves of
+    /// others that the test has not asked for: all else was not meant for this
+    /// receiver.
     #[track_caller]
     pub fn expect_nothing_more(&self) {
         self.nothing_more(true);
@@ -575,7 +576,7 @@ impl Receiver {
         self.notice(&came);
     }
 
-    /// Nobody comes or goes twice.
+    /// A member joins or leaves once.
     #[track_caller]
     pub(super) fn notice(&self, came: &Message) {
         if !matches!(came.kind, JOIN | LEAVE) || self.cookies {

@@ -133,7 +133,7 @@ fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
     // Ann answers each ping; the others don't.
     let ann = server.admit("ann", "ann");
     let started = Instant::now();
-    // The pings to somebody who answers them are the clock.
+    // The pings to a client that answers them are the clock.
     let clock = server.visit("clock");
     let nobody = server.visit("nobody");
     nobody.falls_silent();
@@ -183,7 +183,7 @@ fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
         gus.tries(&[*byte]);
         ann.say(&text(beat, "are you there?"));
         clock.gets_ping();
-        // With its answer the text was passed on: clients that join later don't hear it.
+        // With its answer the text was passed on: clients that join later don't get it.
         ann.say(&message::ping(beat));
         ann.gets(&message::pong(beat));
     }
@@ -200,7 +200,7 @@ fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
     ann.gets_leave("zed");
 }
 
-/// What somebody sends in a round of [`signs_of_life`].
+/// What a client sends in a round of [`signs_of_life`].
 pub type Sign<'a> = &'a dyn Fn(&Peer, u32) -> Vec<u8>;
 
 /// Each of these gives one kind of sign, once in a heartbeat, for five
@@ -332,7 +332,7 @@ pub fn stops(story: &Rc<Story>, program: &str) {
 // --- limits and arguments ---
 
 /// A room with two seats: a connection takes one, joined or not, and however
-/// somebody leaves, it is one seat that is free then. `full` is a newcomer that
+/// a client leaves, it is one seat that is free then. `full` is a newcomer that
 /// must be refused.
 #[allow(clippy::type_complexity)]
 #[track_caller]
@@ -387,7 +387,7 @@ pub fn numbers_are_checked(story: &Rc<Story>, program: &str) {
 
 const MIB: usize = 1024 * 1024;
 
-/// Somebody who speaks and somebody who listens, while others do not read.
+/// A member that sends and a member that receives, while others do not read.
 pub struct Chat<'a> {
     pub story: &'a Story,
     pub speaker: &'a Peer,
@@ -414,8 +414,8 @@ impl<'a> Chat<'a> {
         text(number, format!("{number:08}{}", "x".repeat(3992)))
     }
 
-    /// Speaks until that many bytes are sent, or until it is told that somebody
-    /// has left; returns that. All the while the listener must hear everything.
+    /// Sends until that many bytes are sent, or until the listener is told that a
+    /// member has left; returns that. The listener must get everything meanwhile.
     #[track_caller]
     pub fn until(&mut self, bytes: usize) -> Option<Message> {
         let mut gone = None;
@@ -447,7 +447,7 @@ impl<'a> Chat<'a> {
 }
 
 /// Zed joins and does not read, until it is disconnected, with this reason if
-/// it matters; nobody else waits. Returns how many bytes were said until then.
+/// it matters; no other member waits. Returns how many bytes were sent until then.
 #[track_caller]
 pub fn never_reads(
     story: &Story,
@@ -487,7 +487,7 @@ pub fn never_reads(
     chat.sent
 }
 
-/// Somebody joins and does not read, while so much is said that some of it
+/// A member joins and does not read, while so much is sent that some of it
 /// waits in the server: a bit less than zed could not bear. None if the system
 /// keeps less here than for zed: then there is nothing to see.
 #[track_caller]
@@ -510,7 +510,7 @@ pub fn reads_late(
     }
 }
 
-/// Somebody reads late, and says LEAVE before that: all that waits must come.
+/// A member reads late, and sends LEAVE before that: all that waits must come.
 #[track_caller]
 pub fn leaves_late(story: &Rc<Story>, server: &Program, [ann, bob]: [&Peer; 2], enough: usize) {
     story.because("a client that has said LEAVE gets what was queued for it, in order, and then the end of the stream, though it closes nothing itself");
@@ -591,7 +591,7 @@ pub fn enter_as_guest(server: &Program, name: &str, number: usize, here: usize) 
     peer
 }
 
-/// Fills an empty room of step 05: each has heard all that the others joined.
+/// Fills an empty room of step 05; each guest has been told of the others.
 #[track_caller]
 pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
     let mut peers: Vec<Peer> = Vec::new();

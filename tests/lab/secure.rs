@@ -2,7 +2,7 @@
 //!
 //! TLS is stunnel's here too. It is given the connection itself, in place of a
 //! port to listen on (its inetd mode): so nothing has to be waited for, and
-//! nobody else can come in.
+//! no other program can connect.
 
 use super::inbox::{Inbox, Next};
 use super::message::{self, LOGIN, Message};
@@ -60,7 +60,7 @@ pub const EVE: Account = Account {
     quick: "eve $pbkdf2-sha256$1000$ZXZlIGhhcyBoZXIgb3duLg$whW3ApjIzK84T.BuoHDbIQev48CnmhS9zUS2UyQ7D.c",
 };
 
-/// What who `name` says to come in.
+/// LOGIN, as a client sends it.
 pub fn login(name: &str, password: &str) -> Message {
     message::message(LOGIN, name, password)
 }
@@ -234,7 +234,7 @@ pub fn still_running(pids: &[u32]) -> usize {
     left
 }
 
-/// A port that is free, and that the system gives to nobody: it gives those
+/// A port that is free, and that the system gives to no other program: it gives those
 /// from 32768 on.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -330,7 +330,7 @@ pub struct TlsProxy {
 }
 
 impl TlsProxy {
-    /// Shows this certificate of the folder to all who come, and brings them to
+    /// Shows this certificate of the folder to its clients, and passes them on to
     /// `backend`.
     pub fn open(folder: &Folder, certificate: &str, backend: &str) -> TlsProxy {
         let path = |end: &str| folder.path(&format!("{certificate}.{end}"));
@@ -344,7 +344,7 @@ impl TlsProxy {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let mut child = stunnel(&conf, stream);
-                // Nobody reads its log, but it must not wait for that.
+                // Its log is thrown away, so that it never waits.
                 drop(Inbox::of_output(child.stderr.take().unwrap()));
                 all.lock().unwrap_or_else(PoisonError::into_inner).push(child);
             }
@@ -362,12 +362,12 @@ impl Drop for TlsProxy {
     }
 }
 
-/// What a trap does with clients that connect.
+/// What a trap does with its clients.
 #[derive(Clone, Copy)]
 pub enum Behavior {
     /// Only listens.
     Listens,
-    /// Brings them to another server, and listens in.
+    /// Passes their bytes on to another server, and notes them.
     PassesOn(SocketAddr),
     /// Answers the first bytes with what is no TLS, and closes.
     Answers(&'static [u8]),
@@ -375,7 +375,7 @@ pub enum Behavior {
     Closes,
 }
 
-/// A server that wants passwords: it notes every byte.
+/// A server that a client must not trust: it notes every byte.
 pub struct Trap {
     pub address: SocketAddr,
     heard: Arc<Mutex<Vec<u8>>>,
@@ -403,18 +403,18 @@ impl Trap {
         trap
     }
 
-    /// What it has heard so far.
+    /// What it has received so far.
     pub fn heard(&self) -> Vec<u8> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until all who came are gone, and their bytes heard.
+    /// Waits until all its clients have disconnected.
     pub fn waits_for_its_clients(&self) {
         system::poll(|| self.open.load(Ordering::SeqCst) == 0);
     }
 }
 
-/// Reads from one who came, until its end.
+/// Reads from one client, until its end.
 fn serve_one(stream: &mut TcpStream, manner: Behavior, note: impl Fn(&[u8])) {
     let mut backend = None;
     match manner {

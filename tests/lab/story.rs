@@ -40,7 +40,7 @@ pub struct Story {
     why: RefCell<String>,
     read: Cell<&'static str>,
     by_hand: RefCell<String>,
-    /// Failures that are told together, while somebody collects them.
+    /// Failures that are collected, to be printed together.
     collected: RefCell<Option<Vec<Collected>>>,
     peers: RefCell<Vec<Connected>>,
     steps: RefCell<Vec<Step>>,
@@ -70,7 +70,7 @@ pub struct Collected {
     pub received: String,
 }
 
-/// What a failure has to tell, but for the rule that was broken.
+/// What a failure prints, without the rule that was broken.
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
     /// What has happened, and what differs.
@@ -85,7 +85,7 @@ impl Story {
         Story::of(rule, false)
     }
 
-    /// One that fails without a word: what it has to tell is thrown.
+    /// A story that prints nothing when it fails: the failure is thrown.
     pub fn of_trial() -> Rc<Story> {
         Story::of(Rule { rule: "", why: "", read: "", by_hand: "" }, true)
     }
@@ -130,7 +130,7 @@ impl Story {
         *self.by_hand.borrow_mut() = command.into();
     }
 
-    /// Collects the failures of the programs that are run here, and tells all of
+    /// Collects the failures of the programs that are run here, and prints all of
     /// them together.
     #[track_caller]
     pub fn together(&self, runs: impl FnOnce()) {
@@ -151,7 +151,7 @@ impl Story {
         self.fail(&difference)
     }
 
-    /// Notes a failure, if somebody collects them.
+    /// Notes a failure, if failures are collected.
     pub fn collects(&self, failure: impl FnOnce() -> Collected) -> bool {
         let mut collected = self.collected.borrow_mut();
         collected.as_mut().is_some_and(|all| {
@@ -160,14 +160,14 @@ impl Story {
         })
     }
 
-    /// Somebody is connected to a server, and hears this. The cell is true when it
-    /// knows that this is over.
+    /// A peer is connected to a server, with this inbox. The cell is true when the
+    /// test expects that the connection is over.
     pub fn is_connected(&self, who: &str, inbox: &Inbox, is_over: &Rc<Cell<bool>>) {
         let (who, inbox, is_over) = (who.to_string(), inbox.clone(), Rc::downgrade(is_over));
         self.peers.borrow_mut().push(Connected { who, inbox, is_over });
     }
 
-    /// Whose connections have ended, though nobody has asked for that.
+    /// The peers whose connections have ended, though the test did not expect it.
     fn dropped(&self) -> Vec<String> {
         // There each connection ends soon.
         if step_name().starts_with("01") {
@@ -355,8 +355,7 @@ impl Story {
     }
 
     fn ends(&self, told: &str) -> ! {
-        // The report says all that there is to say. A panic would add where in
-        // the harness it was written, and that is no news.
+        // A panic would add where in the harness it was raised, which does not help.
         eprintln!("\n\n  rule      {}\n{told}", self.rule.rule);
         std::panic::resume_unwind(Box::new("the test has failed"))
     }

@@ -62,7 +62,7 @@ pub fn refused(mut stream: &TcpStream) -> bool {
 }
 
 /// Waits until every thread of a process sleeps: it has done all that it could
-/// do by itself, and waits for somebody. False if it never does.
+/// do by itself, and waits for others. False if it never does.
 pub fn settled(pid: u32) -> bool {
     if !cfg!(target_os = "linux") {
         thread::park_timeout(Duration::from_millis(50));
