@@ -59,8 +59,9 @@ fn serve_as(story: &Rc<Story>, arguments: &[&str]) -> (Program, Program) {
 
 /// A file with these accounts, which may be quick, and ann's, whose password takes
 /// its full work.
-fn one_slow_account(folder: &Folder, others: &[&Account]) -> String {
-    let quick = fs::read_to_string(folder.quick_accounts(PROGRAM, others)).unwrap();
+fn one_slow_account(story: &Rc<Story>, folder: &Folder, others: &[&Account]) -> String {
+    let quick = folder.quick_accounts(story, PROGRAM, others);
+    let quick = fs::read_to_string(quick).unwrap();
     folder.file("accounts.txt", &format!("{}\n{quick}", ANN.line))
 }
 
@@ -302,7 +303,7 @@ fn the_right_password_admits_a_member_and_nobody_else_sees_it() {
     });
     let folder = Folder::new();
     let accounts = [&ANN, &BOB, &EVE];
-    let (server, _) = serve(&story, &one_slow_account(&folder, &[&BOB, &EVE]), &[]);
+    let (server, _) = serve(&story, &one_slow_account(&story, &folder, &[&BOB, &EVE]), &[]);
     let right = "the line of an account has the salt and the hash of PBKDF2 with HMAC-SHA-256, 600000 rounds; a password has 8 to 128 bytes and may have any characters, blanks too";
     let announced =
         "a newcomer is announced to all who are here, by JOIN with the name and the time";
@@ -357,7 +358,7 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
         by_hand: "cargo run --example 10_secure_chat join nobody, and the same with join ann and a wrong password",
     });
     let folder = Folder::new();
-    let quick = fs::read_to_string(folder.quick_accounts(PROGRAM, &[&ANN])).unwrap();
+    let quick = fs::read_to_string(folder.quick_accounts(&story, PROGRAM, &[&ANN])).unwrap();
     let mut lines = format!("{}\n{}\n", ANN.line, BOB.line);
     if quick.contains("$1000$") {
         // No password is right here, and half of the work is enough to compare.
@@ -413,7 +414,7 @@ fn before_the_login_no_other_message_is_accepted() {
         by_hand: r"(printf 'CH\1\1'; head -c 12 /dev/zero; printf '\0\3\0\0zed'; sleep 1) | nc 127.0.0.1 12345",
     });
     let folder = Folder::new();
-    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB]), &[]);
     let nobody = server.visit("nobody");
     let ann = server.visit("ann");
     for early in [join("ann"), text(1, "let me in"), join("bob"), text(2, "please")] {
@@ -476,7 +477,7 @@ fn five_failed_logins_in_a_row_make_that_name_wait_and_no_other() {
         by_hand: "cargo run --example 10_secure_chat join ann, with a wrong password, five times; then with the right one",
     });
     let folder = Folder::new();
-    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB]), &[]);
     let wrong = |number: u32| login("ann", &format!("wrong password {number}"));
     // Each by a connection of its own, which has 30 s.
     let fails = |login: Message| {
@@ -546,7 +547,7 @@ fn one_room_has_two_listeners_and_only_this_machine_reaches_them() {
         by_hand: "cargo run --example 10_secure_chat serve; then join ann, and http://127.0.0.1:8080/ in a browser",
     });
     let folder = Folder::new();
-    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB]);
     let (server, web) = serve(&story, &accounts, &[]);
     shows_the_page(&story, &web.connect_stream(), &web);
     let ann = enters(&server, &ANN, "ann");
@@ -698,7 +699,7 @@ fn join_asks_for_the_password_and_sends_it_only_in_login() {
     client.ends_input();
     client.expect_exit(1);
 
-    let (server, _) = serve(&story, &folder.quick_accounts(PROGRAM, &[&ANN, &BOB]), &[]);
+    let (server, _) = serve(&story, &folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB]), &[]);
     let client = starts(&story, "ann", &[&server.address.to_string()]);
     client.types(&format!("{}\n", ANN.password));
     story.because(
@@ -774,7 +775,7 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
         story.fails("ca.pem", expected, &format!("{:?}", texts[0]));
     }
 
-    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB]);
     story.because(
         "without certificates there is no TLS: say which file is missing, and don't serve without",
     );

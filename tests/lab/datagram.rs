@@ -5,7 +5,7 @@ use super::inbox::{Event, Inbox, Next};
 use super::message::{self, CHALLENGE, LEAVE, Message, PING, PONG, TEXT};
 use super::message::{JOIN, join, ping, pong, text, welcome};
 use super::program::Program;
-use super::receiver::Receiver;
+use super::receiver::{Receiver, silence};
 use super::story::{Story, quote};
 use super::{patience, system};
 use std::cell::RefCell;
@@ -281,7 +281,9 @@ impl UdpPeer {
     #[track_caller]
     pub fn is_asked(&self, name: &str) {
         // Some programs take their time to start.
-        self.inbox.comes_within(patience() * 2);
+        if !self.inbox.comes_within(patience() * 3 / 2) {
+            self.fails(&join(name).told(), &silence(b""));
+        }
         self.gets_next(&join(name));
     }
 

@@ -8,6 +8,7 @@
 
 use super::peer::MockServer;
 use super::program::Program;
+use super::secure::{ANN, Folder};
 use super::story::{Failure, Story};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,12 @@ fn of_server(program: &str) -> &'static [Prerequisite] {
     };
     const LETS_IN_BY_UDP: Trial = |story, program| {
         drop(story.serve(program, &["serve", "127.0.0.1:0"]).enter("ann", "ann"));
+    };
+    const OPENS_BOTH: Trial = |story, program| {
+        let folder = Folder::new();
+        let accounts = folder.accounts(&[&ANN]);
+        let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts];
+        story.serve(program, &usual).screen.any_line("page on http://ADDRESS/");
     };
     const SHOWS_PAGE: Trial = |story, program| {
         let server = story.serve(program, &["127.0.0.1:0"]);
@@ -89,6 +96,11 @@ fn of_server(program: &str) -> &'static [Prerequisite] {
             "the_page_is_at_the_root_and_every_other_request_gets_its_status",
             "answer a request for the page",
             SHOWS_PAGE,
+        )],
+        "10_secure_chat" => &[Prerequisite(
+            "one_room_has_two_listeners_and_only_this_machine_reaches_them",
+            "open both listeners, and print `page on http://ADDRESS/`",
+            OPENS_BOTH,
         )],
         _ => &[],
     }

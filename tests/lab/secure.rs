@@ -80,6 +80,8 @@ impl Folder {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = env::temp_dir().join(format!("socket-chat-{}-{number}", std::process::id()));
+        // One of this name is left over from a process that was killed.
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Folder(path)
     }
@@ -111,7 +113,13 @@ impl Folder {
 
     /// The same with fewer rounds, if this program takes such accounts (that is
     /// free): for tests in which the work itself does not matter.
-    pub fn quick_accounts(&self, program: &str, accounts: &[&Account]) -> String {
+    pub fn quick_accounts(
+        &self,
+        story: &Rc<Story>,
+        program: &str,
+        accounts: &[&Account],
+    ) -> String {
+        story.needs_server(program);
         static ARE_TAKEN: OnceLock<bool> = OnceLock::new();
         let lines = |accounts: &[&Account]| {
             let lines: Vec<&str> = accounts.iter().map(|account| account.quick).collect();
