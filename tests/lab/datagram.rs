@@ -4,12 +4,11 @@
 use super::inbox::{Event, Inbox, Next};
 use super::message::{self, CHALLENGE, LEAVE, Message, PING, PONG, TEXT};
 use super::message::{JOIN, join, ping, pong, text, welcome};
+use super::patience;
 use super::program::Program;
 use super::receiver::{Receiver, silence};
 use super::story::{Story, quote};
-use super::{patience, system};
 use std::cell::RefCell;
-use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -425,25 +424,4 @@ impl Program {
 /// The loopback address of another computer, as it were: Linux has many.
 pub fn another_loopback() -> IpAddr {
     IpAddr::from([127, 0, 0, 2])
-}
-
-/// Waits until the program has read all that was sent to this port, as
-/// [`drained`](super::drained) does for TCP.
-pub fn emptied(port: u16) {
-    if !cfg!(target_os = "linux") {
-        thread::park_timeout(Duration::from_millis(50));
-        return;
-    }
-    let table = |name| fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
-    system::poll(|| {
-        let rows = table("udp") + &table("udp6");
-        !rows.lines().any(|row| {
-            let fields: Vec<&str> = row.split_whitespace().collect();
-            let hex = |at: usize| {
-                let last = fields.get(at).and_then(|f| f.rsplit(':').next());
-                last.and_then(|f| u32::from_str_radix(f, 16).ok())
-            };
-            hex(1) == Some(port.into()) && hex(4).is_some_and(|waiting| waiting > 0)
-        })
-    });
 }

@@ -50,7 +50,7 @@ mod story;
 mod system;
 pub mod websocket;
 
-pub use datagram::{BODY_BYTES, OnPing, UdpPeer, another_loopback, emptied};
+pub use datagram::{BODY_BYTES, OnPing, UdpPeer, another_loopback};
 pub use inbox::{End, Inbox, Next};
 pub use peer::{Format, MockServer, Peer, ends};
 pub use program::{Program, example, readable};
@@ -64,7 +64,8 @@ pub use rooms::{
 pub use stage::Stage;
 pub use story::{Rule, Story, escape, quote};
 pub use system::{
-    accepted, drained, has_ipv6, ignores_interrupts, memory, refused, wait_for_bytes, ways_to_stop,
+    accepted, drained, emptied, has_ipv6, ignores_interrupts, memory, refused, wait_for_bytes,
+    ways_to_stop,
 };
 
 use std::time::Duration;

@@ -119,8 +119,8 @@ impl Folder {
         program: &str,
         accounts: &[&Account],
     ) -> String {
-        story.needs_server(program);
         static ARE_TAKEN: OnceLock<bool> = OnceLock::new();
+        story.needs_server(program);
         let lines = |accounts: &[&Account]| {
             let lines: Vec<&str> = accounts.iter().map(|account| account.quick).collect();
             lines.join("\n") + "\n"

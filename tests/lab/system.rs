@@ -22,25 +22,37 @@ pub fn poll(mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// The `rx_queue` of the socket with this port here and that port there: bytes
-/// not yet read; of a listener (0 there), connections not yet accepted: `/proc/net/tcp`, proc(5). Programs may listen on IPv4
-/// through an IPv6 socket, so only ports are compared.
+/// The sockets of `tcp` or `udp`: the port here, the port there, and `rx_queue`,
+/// the bytes not yet read; of a listener (port 0 there), the connections not yet
+/// accepted. They are in `/proc/net/tcp`, proc(5). Programs may listen on IPv4
+/// through an IPv6 socket, so addresses are left out.
+fn sockets(protocol: &str) -> Vec<(u16, u16, usize)> {
+    let table = |version| fs::read_to_string(format!("/proc/net/{protocol}{version}"));
+    let parse = |row: &str| {
+        let fields: Vec<&str> = row.split_whitespace().collect();
+        let hex = |at: usize| {
+            let last = fields.get(at)?.rsplit(':').next()?;
+            usize::from_str_radix(last, 16).ok()
+        };
+        Some((u16::try_from(hex(1)?).ok()?, u16::try_from(hex(2)?).ok()?, hex(4)?))
+    };
+    let text: String = ["", "6"].map(|version| table(version).unwrap_or_default()).concat();
+    text.lines().filter_map(parse).collect()
+}
+
+/// The `rx_queue` of the TCP socket with these ports.
 fn rx_queue(local: u16, remote: u16) -> Option<usize> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
-    for table in tables.iter().flatten() {
-        for row in table.lines().skip(1) {
-            let fields: Vec<&str> = row.split_whitespace().collect();
-            let port = |field: &str| {
-                let hex = field.rsplit(':').next().unwrap_or("");
-                u16::from_str_radix(hex, 16).ok()
-            };
-            if port(fields[1]) == Some(local) && port(fields[2]) == Some(remote) {
-                let queue = fields[4].rsplit(':').next().unwrap_or("0");
-                return usize::from_str_radix(queue, 16).ok();
-            }
-        }
+    let mut all = sockets("tcp").into_iter();
+    all.find(|socket| (socket.0, socket.1) == (local, remote)).map(|socket| socket.2)
+}
+
+/// Waits until the program has read all that was sent to this UDP port.
+pub fn emptied(port: u16) {
+    if !cfg!(target_os = "linux") {
+        thread::park_timeout(Duration::from_millis(50));
+        return;
     }
-    None
+    poll(|| sockets("udp").iter().all(|(local, _, waiting)| *local != port || *waiting == 0));
 }
 
 /// Waits until the other side has taken all that we sent on `stream`, so that
