@@ -650,7 +650,7 @@ for (const colorScheme of ["light", "dark"]) step(`axe-core finds nothing wrong,
   await shows(wide, ".frame .head b", "TEXT");
   await wide.locator('.hex [data-field="timestamp"]').last().hover();
   await isAccessible(wide, "the wire view");
-  await wide.evaluate(() => { confirm = () => {}; });
+  await wide.evaluate(() => { confirmTexts = () => {}; });
   await say(wide, "not confirmed");
   await shows(wide, "#log .mark", "sending …");
   await isAccessible(wide, "an unconfirmed line");
@@ -791,6 +791,10 @@ step("a text is unconfirmed until the server has answered the PING after it", as
   equal((await asksFor(PING)).sequence, number, "the PING has the number of the text");
   eve.send(message(TEXT, "eve", "I say something else", { sequence: number }));
   await shows(guest, "#log .body", "I say something else");
+  await becomes("sending …", "sending …", "sending …");
+  eve.send(message(PONG, "", "", { sequence: number + 2 })); // answers no PING
+  eve.send(message(TEXT, "eve", "I say more"));
+  await shows(guest, "#log .body", "I say more");
   await becomes("sending …", "sending …", "sending …");
   eve.send(message(PONG, "", "", { sequence: number }));
   await becomes("confirmed", "sending …", "sending …");
