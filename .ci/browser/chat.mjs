@@ -456,8 +456,17 @@ step("consecutive lines of one sender form a group", async () => {
   await say(ann, "three");
   await say(bob, "four");
   await shows(ann, "#log .body", "four");
-  const ends = (page) => page.evaluate(() => [...document.querySelectorAll("#log .text")].slice(-4).map((line) => line.matches(".again")));
-  equal([await ends(ann), await ends(bob)], [[false, true, false, false], [false, true, false, false]], "which lines continue a group");
+  const zed = await Terminal.join(server.port, "zed");
+  await told(bob, "zed joined");
+  zed.send(TEXT, "", "five");
+  await shows(ann, "#log .body", "five");
+  await say(bob, "six");
+  await shows(ann, "#log .body", "six");
+  const ends = (page) => page.evaluate(() => [...document.querySelectorAll("#log .text")].slice(-6).map((line) => line.matches(".again")));
+  const expected = [false, true, false, false, false, false];
+  equal([await ends(ann), await ends(bob)], [expected, expected], "which lines continue a group");
+  zed.send(LEAVE);
+  await told(ann, "zed left \\(left\\)");
 });
 
 step("only addresses that say where they lead become links", async () => {
@@ -515,7 +524,7 @@ step("a draft grows with its text, and is one line for the server", async () => 
   await bob.evaluate(() => document.execCommand("insertText", false, "pasted\nin three\r\nlines"));
   equal(/^pasted in three {1,2}lines$/.test(await bob.inputValue("#draft")), true, "line ends become spaces");
   await bob.press("#draft", "Shift+Enter");
-  await shows(bob, "#why-not", "a message is one line: Enter sends it");
+  await shows(bob, "#why-not", "a message is one line; Enter sends it");
   await bob.evaluate(() => document.querySelector("#draft").dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", isComposing: true, bubbles: true, cancelable: true })));
   equal([(await bob.inputValue("#draft")).startsWith("pasted"), (await shown(ann, "#log .body")).length], [true, received], "neither Shift+Enter nor Enter of an input method sends");
   await bob.press("#draft", "Enter");
