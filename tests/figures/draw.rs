@@ -5,6 +5,8 @@
 //! to the right and `y` down. Lines begin and end in the middle of a cell, and
 //! so do the edges of boxes: a line from one edge to another touches both.
 
+use std::cmp::Ordering;
+
 /// The width and the height of a cell in the SVG file, in its own units.
 const CELL: (usize, usize) = (8, 22);
 /// The most columns that a picture may have as text.
@@ -52,11 +54,28 @@ pub enum Heads {
 
 enum Item {
     /// `centered`: `x` is the middle of the text, otherwise its first cell.
-    Text { x: usize, y: usize, text: String, centered: bool, look: Look },
-    Box { x: usize, y: usize, width: usize, height: usize, look: Look },
+    Text {
+        x: usize,
+        y: usize,
+        text: String,
+        centered: bool,
+        look: Look,
+    },
+    Box {
+        x: usize,
+        y: usize,
+        width: usize,
+        height: usize,
+        look: Look,
+    },
     /// Its corners. A `slanted` line arrives a little lower than it starts, as
     /// messages do in a picture in which time runs down.
-    Line { points: Vec<(usize, usize)>, heads: Heads, slanted: bool, look: Look },
+    Line {
+        points: Vec<(usize, usize)>,
+        heads: Heads,
+        slanted: bool,
+        look: Look,
+    },
 }
 
 pub struct Drawing {
@@ -127,7 +146,12 @@ impl Drawing {
     fn label(&mut self, points: &[(usize, usize)], label: &str) {
         if !label.is_empty() {
             let ((x1, y1), (x2, y2)) = (points[0], points[1]);
-            self.centered((x1 + x2).div_ceil(2), (y1 + y2) / 2, &format!(" {label} "), Look::Label);
+            self.centered(
+                (x1 + x2).div_ceil(2),
+                y1.midpoint(y2),
+                &format!(" {label} "),
+                Look::Label,
+            );
         }
     }
 
@@ -177,8 +201,12 @@ impl Drawing {
                 }
             }
         }
-        let lines = page.iter().map(|row| row.iter().collect::<String>());
-        lines.map(|line| format!("{}\n", line.trim_end())).collect()
+        let mut text = String::new();
+        for row in page {
+            text += row.iter().collect::<String>().trim_end();
+            text.push('\n');
+        }
+        text
     }
 
     /// The picture as an SVG file.
@@ -260,12 +288,11 @@ fn draw(page: &mut [Vec<char>], points: &[(usize, usize)]) {
 fn head(from: (usize, usize), to: (usize, usize), before_edge: bool) -> ((usize, usize), char) {
     let (x, y) = to;
     let step = usize::from(before_edge);
-    if from.1 == y {
-        if from.0 < x { ((x - step, y), '>') } else { ((x + step, y), '<') }
-    } else if from.1 < y {
-        ((x, y - step), 'v')
-    } else {
-        ((x, y + step), '^')
+    match (from.0.cmp(&x), from.1.cmp(&y)) {
+        (Ordering::Less, _) => ((x - step, y), '>'),
+        (Ordering::Greater, _) => ((x + step, y), '<'),
+        (_, Ordering::Less) => ((x, y - step), 'v'),
+        _ => ((x, y + step), '^'),
     }
 }
 
@@ -339,7 +366,7 @@ svg { --page: #ffffff; --edge: #d3d9e1; --ink: #1b2430; --faint: #566171; --line
 }
 .page { fill: var(--page); stroke: var(--edge) }
 rect { fill: var(--fill); stroke: var(--line); stroke-width: 1.2 }
-rect.faint { fill: none; stroke-dasharray: 4 4 }
+rect.faint { fill: var(--page); stroke-dasharray: 4 4 }
 rect.hot { fill: var(--warm); stroke: var(--hot) }
 polyline { fill: none; stroke: var(--line); stroke-width: 1.4 }
 polyline.faint { stroke-dasharray: 4 4 }
@@ -348,7 +375,7 @@ path { fill: var(--line) }
 path.hot { fill: var(--hot) }
 text { font: 13px system-ui, -apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', sans-serif;
   fill: var(--ink); paint-order: stroke; stroke: var(--page); stroke-width: 0; white-space: pre }
-text.label { stroke-width: 6px }
+text.label { stroke-width: 10px; stroke-linejoin: round }
 text.strong { font-weight: 600 }
 text.faint { fill: var(--faint) }
 text.hot { fill: var(--hot); font-weight: 600 }

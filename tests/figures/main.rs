@@ -10,6 +10,8 @@
 //! ```
 
 #![allow(clippy::unwrap_used)]
+// The end of a connection looks different on Windows.
+#![cfg(unix)]
 
 mod chart;
 mod draw;
@@ -26,7 +28,10 @@ use std::path::Path;
 
 const FOLDER: &str = "lessons/figures";
 
-const FIGURES: [(&str, fn() -> Drawing); 13] = [
+/// The name of a picture's files, and what draws it.
+type Figure = (&'static str, fn() -> Drawing);
+
+const FIGURES: [Figure; 13] = [
     ("01_backlog", still::backlog),
     ("01_time_wait", still::time_wait),
     ("02_buffers", still::buffers),
@@ -46,16 +51,21 @@ const FIGURES: [(&str, fn() -> Drawing); 13] = [
 /// machine an interval of a heartbeat may seem longer than it was.
 const TRIES: usize = 3;
 
+const RENEW: &str = "If that is right: FIGURES=renew cargo test --test figures";
+
+fn renew() -> bool {
+    std::env::var("FIGURES").is_ok_and(|word| word == "renew")
+}
+
 #[test]
 fn pictures_show_what_the_programs_do() {
-    let renew = std::env::var("FIGURES").is_ok_and(|word| word == "renew");
     for (name, figure) in FIGURES {
         let files = [format!("{FOLDER}/{name}.svg"), format!("{FOLDER}/{name}.txt")];
         let draw = || {
             let drawing = figure();
             [drawing.to_svg(), drawing.to_text()]
         };
-        if renew {
+        if renew() {
             for (file, drawn) in files.iter().zip(draw()) {
                 fs::write(file, drawn).unwrap();
             }
@@ -71,12 +81,51 @@ fn pictures_show_what_the_programs_do() {
         }
         assert!(
             drawn == kept,
-            "{FOLDER}/{name} shows\n{}\nbut now it is\n{}\nIf that is right: \
-             FIGURES=renew cargo test --test figures",
+            "{FOLDER}/{name} shows\n{}\nbut now it is\n{}\n{RENEW}",
             kept[1],
             drawn[1]
         );
     }
+    pages_show_pictures_as_text_too();
+}
+
+/// Below each picture a page has the same picture as text, in a fold.
+fn pages_show_pictures_as_text_too() {
+    let lessons = fs::read_dir("lessons").unwrap().map(|entry| entry.unwrap().path());
+    let pages = lessons.filter(|path| path.extension().is_some_and(|e| e == "md"));
+    for page in pages.chain(["README.md".into()]) {
+        let text = fs::read_to_string(&page).unwrap();
+        let right = with_folds(&text);
+        if renew() {
+            fs::write(&page, right).unwrap();
+        } else {
+            let page = page.display();
+            assert!(text == right, "{page}: a picture lacks its text, or has an old one. {RENEW}");
+        }
+    }
+}
+
+const FOLD: &str = "<details><summary>The picture as text</summary>";
+
+/// A page, with the text of each picture in a fold below it.
+fn with_folds(page: &str) -> String {
+    let mut right = String::new();
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        right += &format!("{line}\n");
+        let link = line.strip_prefix("![").and_then(|rest| rest.split_once("figures/"));
+        let Some((_, file)) = link else { continue };
+        let name = file.split(".svg").next().unwrap();
+        let text = fs::read_to_string(format!("{FOLDER}/{name}.txt"))
+            .unwrap_or_else(|e| panic!("figures/{name}.txt: {e}"));
+        right += &format!("\n{FOLD}\n\n```text\n{text}```\n\n</details>\n");
+        // The fold that is there, and the empty line before it.
+        let rest: Vec<&str> = lines.clone().take(2).collect();
+        if rest == ["", FOLD] {
+            lines.find(|line| *line == "</details>");
+        }
+    }
+    right
 }
 
 #[test]

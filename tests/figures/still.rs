@@ -68,7 +68,8 @@ pub fn buffers() -> Drawing {
          does not read, and the receive buffer is full, so TCP tells the sender to stop. Third: the \
          send buffer is full as well, and write waits.",
     );
-    for (x, name) in [(7, "one program"), (28, "send buffer"), (49, "receive buffer"), (69, "the other")]
+    for (x, name) in
+        [(7, "one program"), (28, "send buffer"), (49, "receive buffer"), (69, "the other")]
     {
         d.centered(x, 0, name, Look::Strong);
     }
@@ -93,8 +94,10 @@ pub fn buffers() -> Drawing {
         let y = 1 + number * 5;
         let hot = |is_hot: bool| if is_hot { Look::Hot } else { Look::Plain };
         d.boxed(0, y, 15, &[writer], hot(writer == "write waits"));
-        d.boxed(21, y, 15, &[sending], hot(!sending.contains('.')));
-        d.boxed(42, y, 15, &[receiving], hot(!receiving.contains('.')));
+        for (x, buffer) in [(21, sending), (42, receiving)] {
+            d.frame(x, y, 15, 3, hot(!buffer.contains('.')));
+            d.centered(x + 7, y + 1, buffer, Look::Code);
+        }
         d.boxed(61, y, 17, &[reader], Look::Plain);
         let stops = |is_full: bool| if is_full { Look::Faint } else { Look::Plain };
         d.line(&[(14, y + 1), (21, y + 1)], Heads::End, stops(number == 2));
@@ -149,7 +152,7 @@ pub fn queue() -> Drawing {
     d.arrow(&[(32, 9), (39, 9)], "");
     d.arrow(&[(53, 8), (53, 4)], "");
     d.text(55, 6, "at the guest's speed", Look::Faint);
-    d.arrow(&[(22, 11), (22, 14)], "");
+    d.arrow(&[(22, 11), (22, 13)], "");
     d.centered(22, 14, "over 1 MiB: the guest is disconnected", Look::Faint);
     d
 }
@@ -225,8 +228,18 @@ pub fn window() -> Drawing {
     };
     d.text(0, 0, "96, 98, 100 and 99 have come: 100 is the highest.", Look::Strong);
     row(&mut d, 0, 100, &seen);
-    d.text(0, 6, "97 is in the window and has not come: it would be new, though late.", Look::Faint);
-    d.text(0, 7, "98 has come: once more would be a duplicate. 36 or less is too old.", Look::Faint);
+    d.text(
+        0,
+        6,
+        "97 is in the window and has not come: it would be new, though late.",
+        Look::Faint,
+    );
+    d.text(
+        0,
+        7,
+        "98 has come: once more would be a duplicate. 36 or less is too old.",
+        Look::Faint,
+    );
     d.text(0, 9, "102 comes: the window moves up by 2, and 37 and 38 fall out.", Look::Strong);
     row(&mut d, 9, 102, &[&seen[..], &[102]].concat());
     d.text(0, 15, "Now 97 and 101 are missing; both may still come.", Look::Faint);
