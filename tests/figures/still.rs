@@ -323,17 +323,17 @@ pub fn three_terminals() -> Drawing {
 }
 
 /// A line as a narrow terminal shows it: what does not fit goes on in the next
-/// row, after a space.
+/// row. An option and its value stay together.
 fn wrapped(line: &str, width: usize) -> Vec<String> {
     let mut rows = vec![String::new()];
-    for word in line.split(' ') {
+    for word in line.replace("--example ", "--example\u{a0}").split(' ') {
         let row = rows.last_mut().unwrap();
         let space = usize::from(!row.is_empty());
         if row.chars().count() + space + word.chars().count() <= width {
             *row += &format!("{}{word}", if space == 1 { " " } else { "" });
         } else {
-            rows.push(format!(" {word}"));
+            rows.push(word.to_string());
         }
     }
-    rows
+    rows.iter().map(|row| row.replace('\u{a0}', " ")).collect()
 }
