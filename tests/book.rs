@@ -47,10 +47,8 @@ fn the_book_has_every_page() {
 
 /// The comment at the head of a file that says what it is for.
 fn head(code: &str) -> String {
-    code.lines()
-        .take_while(|line| line.starts_with("//!"))
-        .map(|line| format!("{line}\n"))
-        .collect()
+    let lines: Vec<&str> = code.lines().take_while(|line| line.starts_with("//!")).collect();
+    lines.join("\n")
 }
 
 #[test]
@@ -94,4 +92,28 @@ fn each_program_names_its_lesson_and_the_lesson_links_to_it() {
         let back = format!("](../{path})");
         assert!(read(lesson).contains(&back), "{lesson} has no link that ends in {back}");
     }
+}
+
+#[test]
+fn each_word_of_the_glossary_is_in_the_lesson_that_it_names() {
+    let glossary = read("lessons/glossary.md");
+    let entries = glossary.lines().filter_map(|line| line.strip_prefix("- **"));
+    let mut last = String::new();
+    let mut count = 0;
+    for entry in entries {
+        let (word, text) = entry.split_once("**: ").unwrap_or_else(|| panic!("{entry}: no text"));
+        let lesson = text.rsplit("](").next().unwrap().trim_end_matches(')');
+        let prose = prose(&read(Path::new("lessons").join(lesson))).to_lowercase();
+        let lower = word.to_lowercase();
+        assert!(prose.contains(&lower), "{lesson} has no \"{word}\"");
+        assert!(last <= lower, "the glossary has \"{word}\" after \"{last}\"");
+        last = lower;
+        count += 1;
+    }
+    assert!(count > 50, "entries are looked for in the wrong way: {count} found");
+}
+
+/// A page without its blocks of code, and with a space for each line end.
+fn prose(page: &str) -> String {
+    page.split("\n```").step_by(2).collect::<String>().replace('\n', " ")
 }
