@@ -114,7 +114,7 @@ fn pattern(place: usize) -> u8 {
 }
 
 #[test]
-fn what_was_sent_before_the_end_comes_back_before_the_server_closes() {
+fn bytes_sent_before_the_end_come_back_before_the_server_closes() {
     let story = Story::new(Rule {
         rule: "a client that closes its sending half still gets everything back, and then the server closes",
         why: "the end of the stream says that no more will come, not that nobody listens: send what you have, then close",
@@ -220,7 +220,7 @@ fn a_client_that_resets_the_connection_does_not_end_the_server() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_over_when_it_goes() {
+fn a_client_that_never_reads_is_given_up_when_it_disconnects() {
     let story = Story::new(Rule {
         rule: "a client that sends and never reads holds the server up only until it goes",
         why: "a write waits while the client's buffers are full, and fails when the client is gone: both end",

@@ -132,7 +132,7 @@ fn a_line_is_a_line_however_it_arrives() {
 }
 
 #[test]
-fn lines_of_many_at_the_same_time_stay_whole_and_in_order() {
+fn lines_that_many_guests_send_at_once_stay_whole_and_in_order() {
     const LINES: usize = 200;
     let story = Story::new(Rule {
         rule: "lines of several guests never mix within a line, none is lost, and one guest's lines keep their order",
@@ -185,7 +185,7 @@ fn lines_of_many_at_the_same_time_stay_whole_and_in_order() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_taken_out() {
+fn characters_that_control_a_terminal_are_removed() {
     let story = Story::new(Rule {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out; bytes that are not UTF-8 become U+FFFD; a line that is empty then is dropped; the connection goes on",
         why: "what one guest sends, the terminals of all others obey: a server passes on text, and only text",
@@ -314,7 +314,7 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
 }
 
 #[test]
-fn who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed() {
+fn a_guest_that_leaves_is_heard_to_the_end_gets_its_queue_and_is_closed() {
     let story = Story::new(Rule {
         rule: "a client that closes its sending half is leaving: its last line is passed on, with or without a line end, then the others are told once; it gets what was queued for it, and is closed",
         why: "the end of a stream is an event like a line: it comes after what was sent before, and it is not a reason to stop sending",
@@ -366,7 +366,7 @@ fn who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed() {
 }
 
 #[test]
-fn guests_that_vanish_are_told_once_and_nobody_else_notices() {
+fn guests_that_vanish_are_announced_once_and_disturb_nobody() {
     const CROWD: usize = 40;
     let story = Story::new(Rule {
         rule: "a guest whose connection is reset has left: the others are told once, and the room goes on",

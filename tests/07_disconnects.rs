@@ -35,7 +35,7 @@ fn goodbye() -> Message {
 }
 
 #[test]
-fn each_ending_is_told_once_with_its_reason() {
+fn each_disconnect_is_announced_once_with_its_reason() {
     let story = Story::new(Rule {
         rule: "the others get LEAVE with the reason: `left` after a LEAVE, `disconnected` where the stream ends without one, inside a message or by a reset, `protocol error` for what is no message; once, and after all that was said before",
         why: "the first that ends a connection is its reason; what is noticed later (the end of the stream after a LEAVE, a failing write) is no news",
@@ -113,7 +113,7 @@ fn each_ending_is_told_once_with_its_reason() {
 }
 
 #[test]
-fn many_who_vanish_are_told_once_and_their_names_are_free() {
+fn members_that_vanish_are_announced_once_and_their_names_are_free() {
     const CROWD: usize = 40;
     let story = Story::new(Rule {
         rule: "each ending is told once, whichever part of the server notices it first, and then the name is free",
@@ -208,7 +208,7 @@ fn many_who_vanish_are_told_once_and_their_names_are_free() {
 }
 
 #[test]
-fn who_leaves_gets_what_waits_and_who_never_reads_is_too_slow() {
+fn a_member_that_leaves_gets_its_queue_and_one_that_never_reads_is_too_slow() {
     let story = Story::new(Rule {
         rule: "past 1 MiB in the server's own queue a client is disconnected, and the others get LEAVE with the body `too slow`; a client that says LEAVE before that gets all that waits for it, and is closed",
         why: "a write to somebody who does not read waits for ever once the system's buffers are full, and a queue without a bound fills the memory: so there is a queue for each client, with a bound. What is in it belongs to the client, also when it goes",
@@ -222,7 +222,7 @@ fn who_leaves_gets_what_waits_and_who_never_reads_is_too_slow() {
 }
 
 #[test]
-fn who_is_silent_is_asked_and_then_timed_out() {
+fn a_silent_client_is_pinged_and_then_timed_out() {
     const HEARTBEAT: Duration = Duration::from_secs(1);
     let story = Story::new(Rule {
         rule: "a client that is silent for one heartbeat gets PING; after two more silent heartbeats it is disconnected, and the others get LEAVE with the body `timed out`. A client that has not joined is treated in the same way, and nobody is told",
@@ -479,7 +479,7 @@ fn a_server_that_is_asked_to_stop_says_goodbye_to_everybody() {
 }
 
 #[test]
-fn nobody_holds_up_a_server_that_stops() {
+fn no_client_delays_a_server_that_stops() {
     let story = Story::new(Rule {
         rule: "the server waits at most 2 s for its clients to take what waits and to close, and has exited after 3 s, whatever they do",
         why: "a thread that reads from a client which never closes ends when the server shuts that connection down, and not by itself: wait for clients, but not for ever",
@@ -766,7 +766,7 @@ fn a_client_answers_each_ping_and_takes_the_servers_goodbye() {
 }
 
 #[test]
-fn a_whole_room_of_clients_hears_how_each_of_them_ends() {
+fn every_client_of_a_room_is_told_how_each_of_the_others_ended() {
     let story = Story::new(Rule {
         rule: "server and clients together: a client that types `/quit` has `left`, one that is killed is `disconnected`, one that is stopped is `timed out`, one that types nothing stays; when the server stops, all say so and exit with 0",
         why: "each half may be right by the contract alone; here they meet",

@@ -26,7 +26,7 @@ const PROGRAM: &str = "08_udp_chat";
 const AT_22_13_20: u64 = 1_700_000_000_000;
 
 #[test]
-fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
+fn a_client_joins_only_with_the_cookie_for_its_own_address_and_port() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME only if its body is the cookie that the server made for that very address and port, with a key drawn at its start; with CHALLENGE otherwise; and nothing is remembered of the question",
         why: "anyone can write any address on a datagram. Only somebody who gets the answer at that address can send the cookie back: so it must be different for each address and port, and nobody may be able to guess it",
@@ -223,7 +223,7 @@ fn crowd(story: &Rc<Story>) {
 }
 
 #[test]
-fn a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address() {
+fn a_text_goes_to_everybody_else_under_the_name_known_for_its_address() {
     let story = Story::new(Rule {
         rule: "TEXT goes to every other member and never back to its sender: with the name under which that address joined, the server's time and the sender's sequence; cleaned; an empty one is dropped",
         why: "UDP has no connections: the address and port of a datagram say who sent it, not its contents. The sequence is passed on as it came, so that receivers can see what is missing",
@@ -388,7 +388,7 @@ fn no_messages() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
+fn a_text_is_passed_on_once_and_never_held_back_for_its_order() {
     let story = Story::new(Rule {
         rule: "a TEXT whose sequence was seen from that sender, or is 64 or more below the highest seen, is dropped; every other is passed on as it comes, whatever the order",
         why: "the network may bring a datagram twice, or late: remember for each sender the highest sequence and which of the 63 below it were seen, in a number of 64 bits",
@@ -456,7 +456,7 @@ fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
 }
 
 #[test]
-fn who_falls_silent_is_timed_out_and_nobody_else() {
+fn a_silent_member_is_timed_out_and_no_other() {
     let story = Story::new(Rule {
         rule: "a member from whom nothing comes for one heartbeat gets PING; after nothing for two more the others get LEAVE, `timed out`, once; any message is a sign of life; strangers are not waited for",
         why: "in UDP nobody is told that somebody has gone: the server has to ask, and to draw its conclusion",
@@ -538,7 +538,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
 }
 
 #[test]
-fn the_server_stops_loses_and_starts_as_it_is_told() {
+fn the_server_stops_drops_datagrams_and_starts_as_it_is_told() {
     let story = Story::new(Rule {
         rule: "`/quit` or SIGTERM or SIGINT: every member gets LEAVE from nobody, `server is shutting down`, then the server prints `bye` and exits with 0; --loss throws away that share of what it would have sent; arguments as in step 01",
         why: "a server that is asked to stop says goodbye first: in UDP nobody would notice otherwise. With --loss you can see on one computer what a bad network does",
@@ -643,7 +643,7 @@ fn arguments_of(story: &Rc<Story>) {
 }
 
 #[test]
-fn a_client_asks_five_times_and_brings_the_cookie_back() {
+fn a_client_asks_five_times_and_returns_the_cookie() {
     let story = Story::new(Rule {
         rule: "a client sends JOIN with an empty body, at most five times, 500 ms apart, until it is answered; to CHALLENGE it answers with JOIN and that cookie, and counts anew; it changes its cookie at most five times; without an answer it exits with 1; so it does when its name is refused: `! reason`; what does not come from its server is nothing",
         why: "the question may be lost, and the answer too: who asks only once may wait for ever, and who asks for ever never says that nobody is there",
@@ -755,7 +755,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
 }
 
 #[test]
-fn what_comes_is_shown_and_what_is_missing_is_counted() {
+fn a_client_shows_what_arrives_and_counts_what_is_missing() {
     let story = Story::new(Rule {
         rule: "a client shows what its server sends as the contract has it, cleaned; a gap in the sequences of a sender as `* 3 messages from alice lost`; the first from a sender starts the count; one that comes late is shown as usual; what comes from another address is nothing",
         why: "UDP loses datagrams and tells nobody: only the sequences show it, and each sender has its own. And anybody who knows the client's port can write to it",
@@ -865,7 +865,7 @@ fn shows_both(story: &Story, client: &Program, one: &str, other: &str) {
 }
 
 #[test]
-fn what_is_typed_is_numbered_and_the_end_is_told() {
+fn a_client_numbers_what_is_typed_and_says_how_it_ended() {
     let story = Story::new(Rule {
         rule: "each typed line is one TEXT, numbered from 1; one of over 1148 bytes is refused on standard error and not sent; PING is answered with PONG of the same sequence; at the end of the input, or at `/quit`, the client sends LEAVE and exits with 0",
         why: "the numbers are all that the others have to see what is missing: they count what was sent, without a hole. And without a LEAVE they learn only after three heartbeats who has gone",

@@ -38,7 +38,7 @@ fn goodbye() -> Message {
 }
 
 #[test]
-fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
+fn the_page_is_at_the_root_and_every_other_request_gets_its_status() {
     let story = Story::new(Rule {
         rule: "GET / is answered with the page, and a query changes nothing; another path 404, another method 405, a bad request 400, /chat without an upgrade to WebSocket 426, each with a line that says why",
         why: "a browser shows what it is told it gets: the status says whether it is what was asked for, Content-Type what it is, Content-Length (in bytes) where it ends",
@@ -273,7 +273,7 @@ fn comes_and_goes(zed: &Socket, ann: &Socket, number: u32) {
 }
 
 #[test]
-fn a_head_has_8_kib_and_5_seconds_and_a_room_its_limit() {
+fn a_request_head_has_8_kib_and_5_seconds_and_a_room_has_its_limit() {
     let story = Story::new(Rule {
         rule: "a request's head of more than 8 KiB is answered with 431, one that is not complete within 5 s with 408, an upgrade past --limit with 503; nobody else waits for them",
         why: "before the upgrade a client is nobody, and may be anything: a limit for the bytes keeps it from filling the memory, one for the time (of the whole head, not of each read) from holding a thread for ever",
@@ -504,7 +504,7 @@ fn fragments(story: &Story, ann: &Socket, bob: &Socket, whole: &Message) {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
+fn a_violation_of_the_protocol_is_closed_with_its_code() {
     let story = Story::new(Rule {
         rule: "what breaks RFC 6455 is closed with 1002, text that is not UTF-8 with 1007, more than 4148 bytes with 1009, a text message with ERROR `binary messages only` and 1003, what is no message with ERROR and 1008; the others get LEAVE with `protocol error`",
         why: "a header says all that is needed to refuse a frame: reserved bits, opcode, mask, length. Look before you wait for the payload, or make room for it",
@@ -676,7 +676,7 @@ fn long_form(bytes: usize, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_room_is_that_of_the_steps_before() {
+fn the_room_is_the_same_as_in_the_steps_before() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME and told to the others; TEXT goes to every other client under the name and clock of the server, cleaned; before WELCOME there is ERROR `join first`, and after it `you are here as NAME`: each message is one binary WebSocket message",
         why: "frames are a way to carry messages, no more: the room needs to know nothing of them",
@@ -771,7 +771,7 @@ fn the_room_is_that_of_the_steps_before() {
 }
 
 #[test]
-fn each_ending_is_told_once_with_its_reason() {
+fn each_disconnect_is_announced_once_with_its_reason() {
     let story = Story::new(Rule {
         rule: "the others get LEAVE: `left` after a close frame, with any code that is allowed or none, and after a LEAVE; `disconnected` where the stream ends without either; `too slow` past 1 MiB in the server's queue. A close frame is answered with one of the same code",
         why: "a browser that closes a window says so in a close frame; one that crashes does not. The end that TCP sees is the same",
@@ -884,7 +884,7 @@ fn resets(story: &Story, server: &Program, others: [&Socket; 2]) {
 }
 
 #[test]
-fn who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
+fn a_silent_client_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
     const HEARTBEAT: Duration = Duration::from_secs(1);
     let story = Story::new(Rule {
         rule: "a client that is silent for one heartbeat gets a WebSocket ping; after two more silent heartbeats it is disconnected, and the others get LEAVE with the body `timed out`. A client that has not joined is treated in the same way, and nobody is told. Any frame is a sign of life",
@@ -1124,7 +1124,7 @@ fn arguments(story: &Rc<Story>) {
 }
 
 #[test]
-fn with_echo_all_comes_back_as_it_was() {
+fn with_echo_every_message_comes_back_unchanged() {
     let story = Story::new(Rule {
         rule: "with --echo each message comes back as it was, text as text and binary as binary, up to 16 MiB, in however many fragments it came; on any path and from any Origin; nobody joins anything",
         why: "this is what the suites that test WebSocket want to talk to. Lengths over 65535 have 64 bits; text is checked while it comes, and a character may be cut by the end of a fragment",

@@ -14,10 +14,9 @@ use lab::message::{
     text, welcome,
 };
 use lab::pbkdf2::pbkdf2;
-use lab::runner::{self, Test};
 use lab::secure::{
     ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
-    make_certificates, mode, no_tls, open_to_all, started_by, still_running, work,
+    make_certificates, mode, open_to_all, started_by, still_running, work,
 };
 use lab::websocket::{GOODBYES, KEYS, Socket, UPGRADE};
 use lab::{MockServer, Peer, Program, Rule, Story};
@@ -25,7 +24,6 @@ use lab::{has_ipv6, patience, readable};
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::process::ExitCode;
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,31 +34,6 @@ const WRONG: &str = "wrong name or password";
 const TIME_TO_LOG_IN: Duration = Duration::from_secs(29);
 const GOODBYE: &str = "server is shutting down";
 const AS_BEFORE: &str = "after the login it is the client of step 07: who is here and what is said is shown as there, and each typed line is a TEXT, numbered from 1";
-
-fn main() -> ExitCode {
-    fn nothing() -> Option<String> {
-        None
-    }
-    macro_rules! test {
-        ($run:ident, $missing:expr) => {
-            Test { name: stringify!($run), missing: $missing, run: $run }
-        };
-    }
-    let tests = [
-        // It takes longest: the others run beside it.
-        test!(five_failures_in_a_row_make_that_name_wait_and_only_that, nothing),
-        test!(adduser_writes_what_proves_a_password_and_not_the_password, nothing),
-        test!(what_is_no_account_is_refused_and_the_file_stays_as_it_was, nothing),
-        test!(the_right_password_lets_in_and_nobody_else_sees_it, nothing),
-        test!(a_wrong_password_and_an_unknown_name_look_the_same, nothing),
-        test!(before_the_login_there_is_only_the_login, nothing),
-        test!(one_room_has_two_doors_and_they_open_to_this_machine_alone, nothing),
-        test!(join_asks_for_the_password_and_sends_it_in_login_alone, nothing),
-        test!(the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends, no_tls),
-        test!(join_believes_a_certificate_only_if_everything_is_right, no_tls),
-    ];
-    runner::run(PROGRAM, &tests)
-}
 
 /// A server with both of its listeners: the terminals' and the browsers'.
 #[track_caller]
@@ -109,7 +82,8 @@ fn has_no_password(story: &Story, who: &str, text: &str, accounts: &[&Account]) 
     }
 }
 
-fn adduser_writes_what_proves_a_password_and_not_the_password() {
+#[test]
+fn adduser_writes_a_salted_hash_and_never_the_password() {
     let story = Story::new(Rule {
         rule: "adduser prints `added NAME` and writes a line `NAME $pbkdf2-sha256$600000$SALT$HASH`: 16 bytes of salt, new each time, and 32 of hash, both in passlib's base64; the file is its owner's alone, and is replaced as a whole",
         why: "a thief of the file must not find passwords in it, nor see which ones are equal; and a program that is interrupted while it writes must not lose it",
@@ -213,7 +187,8 @@ fn explain_hash(story: &Story, password: &str, salt: &[u8], hash: &[u8]) -> ! {
     story.fails("the file", &format!("the hash of {password:?}"), &received)
 }
 
-fn what_is_no_account_is_refused_and_the_file_stays_as_it_was() {
+#[test]
+fn an_invalid_account_is_refused_and_the_file_stays_unchanged() {
     let story = Story::new(Rule {
         rule: "adduser refuses a name that is taken or that no name can be, and a password that has not 8 to 128 bytes: a line on standard error, exit status 1, the file as it was. A line of the file that makes no sense stops adduser and serve, with its number",
         why: "look at everything before you write anything",
@@ -302,7 +277,8 @@ fn what_is_no_account_is_refused_and_the_file_stays_as_it_was() {
     }
 }
 
-fn the_right_password_lets_in_and_nobody_else_sees_it() {
+#[test]
+fn the_right_password_admits_a_member_and_nobody_else_sees_it() {
     let story = Story::new(Rule {
         rule: "LOGIN with the right password is answered with WELCOME, and the others get JOIN; then it is the chat of the steps before. The password is in no message to others and in no output",
         why: "a password belongs to one person and one server: what is printed ends up in files, and what is sent to others is theirs",
@@ -360,6 +336,7 @@ fn the_right_password_lets_in_and_nobody_else_sees_it() {
     }
 }
 
+#[test]
 fn a_wrong_password_and_an_unknown_name_look_the_same() {
     let story = Story::new(Rule {
         rule: "a wrong password and an unknown name get the same ERROR `wrong name or password`, after the same work; the third failure closes the connection",
@@ -409,7 +386,8 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
     }
 }
 
-fn before_the_login_there_is_only_the_login() {
+#[test]
+fn before_the_login_no_other_message_is_accepted() {
     let story = Story::new(Rule {
         rule: "before its login a client gets ERROR `log in first` for everything but PING, PONG, LEAVE and LOGIN, and hears nothing of the others; a name that is here already gets `already here`, but only for its password",
         why: "a login that can be walked around is none. Check that in one place: until WELCOME, that place decides what is understood",
@@ -471,7 +449,8 @@ fn before_the_login_there_is_only_the_login() {
     ann.gets_next(&text(3, "still here").by("bob"));
 }
 
-fn five_failures_in_a_row_make_that_name_wait_and_only_that() {
+#[test]
+fn five_failed_logins_in_a_row_make_that_name_wait_and_no_other() {
     let story = Story::new(Rule {
         rule: "five failures in a row for one name, by whatever connections, make that name wait: `too many attempts: try again in N s`, even for the right password; N is 1, doubles with each failure more, and then it may try again",
         why: "a computer tries passwords by the thousand: waiting stops it, and costs a person a second. But a server that locks a name for ever lets any stranger lock people out",
@@ -540,7 +519,8 @@ fn waits(story: &Story, until: Instant) {
     thread::sleep(time + Duration::from_millis(50));
 }
 
-fn one_room_has_two_doors_and_they_open_to_this_machine_alone() {
+#[test]
+fn one_room_has_two_listeners_and_only_this_machine_reaches_them() {
     let story = Story::new(Rule {
         rule: "terminals come by TCP and browsers by WebSocket into one room, and log in alike; the page is served beside it. Both listeners take loopback addresses only: another one is refused with a line, exit status 1. Only a page of a loopback host or of the --host may connect",
         why: "a room knows messages, not how they came: put the frames around them where they leave. And what crosses a network in clear, everybody on the way can read: passwords too",
@@ -635,7 +615,8 @@ fn shows_the_page(story: &Story, mut stream: &TcpStream, web: &Program) {
     }
 }
 
-fn join_asks_for_the_password_and_sends_it_in_login_alone() {
+#[test]
+fn join_asks_for_the_password_and_sends_it_only_in_login() {
     let story = Story::new(Rule {
         rule: "join asks for the password on standard error and takes the first line of its input for it; it sends LOGIN first of all, and shows the password nowhere. A wrong one is `! wrong name or password`, exit status 1",
         why: "the arguments of a program can be seen by everybody on the machine; what is printed stays on the screen. A password is asked for, sent once, and forgotten",
@@ -736,7 +717,12 @@ fn gets_login(story: &Story, server: &Peer, who: &Account) {
     server.expect_no_number(&came);
 }
 
-fn the_server_opens_two_doors_for_tls_and_closes_them_when_it_ends() {
+#[test]
+#[cfg_attr(
+    no_tls,
+    ignore = "openssl or stunnel is not installed (sudo apt install openssl stunnel4)"
+)]
+fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     let story = Story::new(Rule {
         rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two listeners for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these listeners are gone",
         why: "a certificate is a name, a key and the word of an authority for it: the client checks all three. And what a program starts, it ends",
@@ -865,7 +851,12 @@ fn gone(story: &Story, helpers: &[u32]) {
     }
 }
 
-fn join_believes_a_certificate_only_if_everything_is_right() {
+#[test]
+#[cfg_attr(
+    no_tls,
+    ignore = "openssl or stunnel is not installed (sudo apt install openssl stunnel4)"
+)]
+fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
     let story = Story::new(Rule {
         rule: "join --ca FILE joins by TLS; before anything is sent, the certificate must be signed by an authority in FILE, be for the host that was named, and be of today. Otherwise: one line that says what was wrong, exit status 1, and not a byte of the password",
         why: "encryption alone helps nobody who talks to the wrong server: a thief encrypts too. And a client that tries again without TLS does what the thief wants",

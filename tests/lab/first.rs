@@ -75,19 +75,23 @@ static SERVERS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
         (
             "06_message_headers",
             vec![First {
-                test: "who_joins_is_welcomed_and_the_others_are_told",
+                test: "a_client_that_joins_is_welcomed_and_the_others_are_told",
                 what,
                 trial: admits,
             }],
         ),
         (
             "07_disconnects",
-            vec![First { test: "each_ending_is_told_once_with_its_reason", what, trial: admits }],
+            vec![First {
+                test: "each_disconnect_is_announced_once_with_its_reason",
+                what,
+                trial: admits,
+            }],
         ),
         (
             "08_udp_chat",
             vec![First {
-                test: "nobody_joins_without_the_cookie_for_that_very_address_and_port",
+                test: "a_client_joins_only_with_the_cookie_for_its_own_address_and_port",
                 what: "answer JOIN",
                 trial: |story, program| {
                     let server = story.serve(program, &["serve", "127.0.0.1:0"]);
@@ -98,7 +102,7 @@ static SERVERS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
         (
             "09_websocket_chat",
             vec![First {
-                test: "the_page_is_at_the_root_and_all_else_is_answered_with_its_status",
+                test: "the_page_is_at_the_root_and_every_other_request_gets_its_status",
                 what: "answer a request for the page",
                 trial: |story, program| {
                     let server = story.serve(program, &["127.0.0.1:0"]);
@@ -121,7 +125,7 @@ static CLIENTS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
         (
             "03_client",
             vec![First {
-                test: "a_typed_line_goes_out_and_its_answer_is_printed_at_once",
+                test: "a_typed_line_is_sent_and_its_answer_is_printed_at_once",
                 what: "send what is typed, and print the answer",
                 trial: |story, program| {
                     let mock_server = MockServer::open(story, "127.0.0.1:0");
@@ -138,7 +142,7 @@ static CLIENTS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
             "04_chat_client",
             vec![
                 First {
-                    test: "what_comes_is_printed_while_nothing_is_typed",
+                    test: "lines_from_the_server_are_printed_while_nothing_is_typed",
                     what: "print what comes",
                     trial: |story, program| {
                         let mock_server = MockServer::open(story, "127.0.0.1:0");
@@ -148,7 +152,7 @@ static CLIENTS: LazyLock<HashMap<&str, Vec<First>>> = LazyLock::new(|| {
                     },
                 },
                 First {
-                    test: "what_is_typed_goes_out_without_waiting_for_an_answer",
+                    test: "typed_lines_are_sent_without_waiting_for_an_answer",
                     what: "send what is typed",
                     trial: |story, program| {
                         let mock_server = MockServer::open(story, "127.0.0.1:0");
@@ -188,7 +192,7 @@ pub static UPGRADES: First = First {
     },
 };
 pub static WELCOMES: First = First {
-    test: "the_room_is_that_of_the_steps_before",
+    test: "the_room_is_the_same_as_in_the_steps_before",
     what: "answer JOIN with WELCOME",
     trial: |story, program| {
         let server = story.serve(program, &["127.0.0.1:0"]);

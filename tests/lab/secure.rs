@@ -264,25 +264,6 @@ pub fn free_port() -> u16 {
 
 // --- TLS ---
 
-/// What is missing here for TLS, and where it is to be had.
-pub fn no_tls() -> Option<String> {
-    if !cfg!(unix) {
-        return Some("stunnel can't take over a connection on this system".into());
-    }
-    let paths = env::var_os("PATH").unwrap_or_default();
-    let has = |tool: &str| env::split_paths(&paths).any(|folder| folder.join(tool).is_file());
-    let missing: Vec<&'static str> =
-        ["openssl", "stunnel"].into_iter().filter(|tool| !has(tool)).collect();
-    let package = |tool: &'static str| match tool {
-        "stunnel" if cfg!(target_os = "linux") => "stunnel4",
-        tool => tool,
-    };
-    let packages: Vec<&str> = missing.iter().copied().map(package).collect();
-    let install = if cfg!(target_os = "macos") { "brew install" } else { "sudo apt install" };
-    let (missing, packages) = (missing.join(" and "), packages.join(" "));
-    (!missing.is_empty()).then(|| format!("not installed: {missing} ({install} {packages})"))
-}
-
 /// A stunnel that has been given a connection.
 fn stunnel(conf: &str, stream: TcpStream) -> Child {
     let (input, output) = (as_stdio(stream.try_clone().unwrap()), as_stdio(stream));
@@ -297,7 +278,7 @@ fn as_stdio(stream: TcpStream) -> Stdio {
 
 #[cfg(not(unix))]
 fn as_stdio(_: TcpStream) -> Stdio {
-    unreachable!("see no_tls")
+    unreachable!("the build script sets no_tls")
 }
 
 const CONF: &str = "foreground = yes\nsyslog = no\ndebug = info\nsslVersionMin = TLSv1.2\n";
