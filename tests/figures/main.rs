@@ -19,6 +19,8 @@ mod draw;
 mod lab;
 mod record;
 mod recorded;
+#[cfg(target_os = "linux")]
+mod states;
 mod still;
 
 use draw::Drawing;
