@@ -33,7 +33,7 @@ const FOLDER: &str = "lessons/figures";
 /// The name of a picture's files, and what draws it.
 type Figure = (&'static str, fn() -> Drawing);
 
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 14] = [
     ("01_backlog", still::backlog),
     ("01_time_wait", still::time_wait),
     ("02_buffers", still::buffers),
@@ -41,6 +41,7 @@ const FIGURES: [Figure; 13] = [
     ("04_deadlock", still::deadlock),
     ("05_queue", still::queue),
     ("06_close", recorded::close),
+    ("06_header", still::header),
     ("07_heartbeat", recorded::heartbeat),
     ("07_tcp_states", still::tcp_states),
     ("08_window", still::window),

@@ -2,6 +2,7 @@
 
 use crate::chart::Chart;
 use crate::draw::{Drawing, Heads, Look, MAX_COLUMNS};
+use socket_chat::chat::message::{HEADER_BYTES, Kind, Message};
 use std::fs;
 
 /// Lesson 1: where a connection waits until the program accepts it.
@@ -154,6 +155,49 @@ pub fn queue() -> Drawing {
     d.text(55, 6, "at the guest's speed", Look::Faint);
     d.arrow(&[(22, 11), (22, 13)], "");
     d.centered(22, 14, "over 1 MiB: the guest is disconnected", Look::Faint);
+    d
+}
+
+/// Lesson 6: a message, as the library writes it.
+pub fn header() -> Drawing {
+    let text = Message::new(Kind::Text, "bob", "5 €?");
+    let bytes = Message { sequence: 1, timestamp: 1_795_374_388_310, ..text }.to_bytes();
+    let mut d = Drawing::new(
+        "A message, eight bytes in each row: a header of 20 bytes, then the sender and the body",
+        "Bytes 0 and 1 are the magic, byte 2 is the version, byte 3 the kind, bytes 4 to 7 are the \
+         sequence, 8 to 15 the timestamp, 16 and 17 the sender length, 18 and 19 the body length. \
+         The sender follows, as long as the header says, and then the body.",
+    );
+    let fields = [
+        ("magic", 2),
+        ("version", 1),
+        ("kind", 1),
+        ("sequence", 4),
+        ("timestamp", 8),
+        ("sender length", 2),
+        ("body length", 2),
+        ("sender", 3),
+        ("body", 6),
+    ];
+    let mut start = 0;
+    for (name, size) in fields {
+        let end = start + size;
+        // A field may go on in the next row.
+        while start < end {
+            let (row, place) = (start / 8, start % 8);
+            let count = (8 - place).min(end - start);
+            let hex: Vec<String> =
+                bytes[start..start + count].iter().map(|byte| format!("{byte:02x}")).collect();
+            let (x, y, width) = (3 + place * 9, row * 3, count * 9 + 1);
+            let is_text = start >= HEADER_BYTES;
+            d.frame(x, y, width, 4, if is_text { Look::Hot } else { Look::Plain });
+            d.centered(x + width / 2, y + 1, name, Look::Plain);
+            d.centered(x + width / 2, y + 2, &hex.join(" "), Look::Code);
+            d.text(0, y + 2, &(row * 8).to_string(), Look::Faint);
+            start += count;
+        }
+    }
+    assert_eq!(start, bytes.len());
     d
 }
 
