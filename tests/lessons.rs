@@ -223,10 +223,9 @@ fn cargo_commands_name_programs_and_tests_that_exist() {
     for page in pages() {
         let words: Vec<&str> = page.text.split_whitespace().collect();
         for pair in words.windows(2) {
-            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'']);
+            // In a picture of terminals the edge of a window may follow.
+            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'', '|']);
             let path = match pair[0] {
-                // In a picture of several terminals the name is in the next line.
-                _ if name.starts_with('|') => continue,
                 "--example" => program_file(name),
                 "--test" => format!("tests/{name}.rs"),
                 _ => continue,

@@ -184,7 +184,10 @@ impl Drawing {
             match item {
                 Item::Box { x, y, width, height, .. } => {
                     let (right, bottom) = (x + width - 1, y + height - 1);
-                    page[*y..bottom].iter_mut().for_each(|row| row[*x..right].fill(' '));
+                    let inside = &mut page[*y + 1..bottom];
+                    for row in inside {
+                        row[*x + 1..right].fill(' ');
+                    }
                     let corners = [(*x, *y), (right, *y), (right, bottom), (*x, bottom), (*x, *y)];
                     draw(&mut page, &corners);
                 }
@@ -272,7 +275,9 @@ fn draw(page: &mut [Vec<char>], points: &[(usize, usize)]) {
         assert!(x1 == x2 || y1 == y2, "lines run along the grid: {pair:?}");
         for x in x1.min(x2)..=x1.max(x2) {
             for y in y1.min(y2)..=y1.max(y2) {
-                set(page, (x, y), if y1 == y2 { '-' } else { '|' });
+                if at(page, (x, y)) != '+' {
+                    set(page, (x, y), if y1 == y2 { '-' } else { '|' });
+                }
             }
         }
     }

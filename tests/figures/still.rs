@@ -193,7 +193,9 @@ pub fn header() -> Drawing {
             d.frame(x, y, width, 4, if is_text { Look::Hot } else { Look::Plain });
             d.centered(x + width / 2, y + 1, name, Look::Plain);
             d.centered(x + width / 2, y + 2, &hex.join(" "), Look::Code);
-            d.text(0, y + 2, &(row * 8).to_string(), Look::Faint);
+            if place == 0 {
+                d.text(0, y + 2, &start.to_string(), Look::Faint);
+            }
             start += count;
         }
     }
@@ -345,7 +347,7 @@ pub fn three_terminals() -> Drawing {
          says hello, and ann reads it with the time and his name. Bob leaves, and ann is told. The \
          server is asked to stop, and ann gets a goodbye.",
     );
-    let width = MAX_COLUMNS / 3;
+    let width = MAX_COLUMNS / 2 - 1;
     let mut screens: [Vec<(String, Look)>; 3] = Default::default();
     for line in run.lines() {
         let (terminal, sign, rest) = (&line[..1], &line[1..2], &line[3..]);
@@ -354,13 +356,16 @@ pub fn three_terminals() -> Drawing {
         let screen = &mut screens[terminal.parse::<usize>().unwrap() - 1];
         screen.extend(wrapped(&shown, width - 2).into_iter().map(|line| (line, look)));
     }
-    let height = screens.iter().map(Vec::len).max().unwrap_or(0);
-    for (number, screen) in screens.iter().enumerate() {
-        let x = number * width;
-        d.centered(x + width / 2, 0, names[number], Look::Strong);
-        d.frame(x, 1, width, height + 2, Look::Plain);
+    // The server and bob on the left, one below the other, and ann on the right.
+    let below = screens[0].len() + 4;
+    let places = [(0, 0), (width + 2, 0), (0, below)];
+    let height = below + screens[2].len();
+    for (number, (screen, (x, y))) in screens.iter().zip(places).enumerate() {
+        let lines = if number == 1 { height } else { screen.len() };
+        d.centered(x + width / 2, y, names[number], Look::Strong);
+        d.frame(x, y + 1, width, lines + 2, Look::Plain);
         for (row, (line, look)) in screen.iter().enumerate() {
-            d.text(x + 1, 2 + row, line, *look);
+            d.text(x + 1, y + 2 + row, line, *look);
         }
     }
     d
