@@ -28,6 +28,7 @@ CODE_PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 60em; padding: 0 1em }}
 pre {{ font: 14px/1.45 ui-monospace, Consolas, monospace; overflow-x: auto }}
 </style>
+<p><a href="{home}lessons/index.html">The lessons</a></p>
 <h1>{path}</h1>
 {body}
 </html>
@@ -91,7 +92,7 @@ def code_page(path):
     else:
         body = f"<pre>{html.escape(source.read_text())}</pre>"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(CODE_PAGE.format(path=path, body=body))
+    page.write_text(CODE_PAGE.format(path=path, body=body, home="../" * len(page.parent.relative_to(SITE).parts)))
 
 
 def is_documentation(file):
