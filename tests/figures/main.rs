@@ -35,7 +35,7 @@ type Figure = (&'static str, fn() -> Drawing);
 
 const FIGURES: [Figure; 14] = [
     ("01_backlog", still::backlog),
-    ("01_time_wait", still::time_wait),
+    ("01_time_wait", recorded::time_wait),
     ("02_buffers", still::buffers),
     ("03_half_close", recorded::half_close),
     ("04_deadlock", still::deadlock),

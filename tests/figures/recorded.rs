@@ -55,18 +55,47 @@ fn take_all(mut stream: &TcpStream) {
     stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// Draws all that has crossed between one client and the server, each with the
-/// remark of the same number.
+/// Draws one thing that has crossed.
+fn draw_one(chart: &mut Chart, one: &Crossed, label: &str, is_end: bool) {
+    let (from, to) = if one.from_client { (one.client, "server") } else { ("server", one.client) };
+    chart.message(from, to, label, if is_end { Look::Hot } else { Look::Plain });
+}
+
+/// Draws all that has crossed, each with the remark of the same number.
 fn draw(chart: &mut Chart, crossed: &[Crossed], remarks: &[&str]) {
     for (number, one) in crossed.iter().enumerate() {
-        let (from, to) =
-            if one.from_client { (one.client, "server") } else { ("server", one.client) };
-        let look = if one.what == FIN { Look::Hot } else { Look::Plain };
-        chart.message(from, to, &one.what, look);
+        draw_one(chart, one, &one.what, one.what == FIN);
         if let Some(remark) = remarks.get(number) {
             chart.remark(remark);
         }
     }
+}
+
+/// Lesson 1: the server closes first.
+pub fn time_wait() -> Drawing {
+    let (_server, address) = Running::serve("01_bind_listen", &["127.0.0.1:0"]);
+    let record = Record::default();
+    let client = connect(record.relay("client", address, record::lines));
+    take_all(&client);
+    drop(client);
+    let crossed = record.when(|crossed| record::is_closed(crossed, "client"));
+
+    let mut chart = Chart::new(
+        Drawing::new(
+            "The side that closes first has the TIME-WAIT",
+            "Time runs down. The server sends its greeting and closes: its system sends a FIN, which \
+             says that no more will come. The client closes, too, and sends its FIN. The client's end \
+             is gone at once. The server's end has closed first, so it stays in the state TIME-WAIT \
+             for a minute.",
+        ),
+        &[("server", 12), ("client", 50)],
+    );
+    let remarks = ["", "the server closes first", "the client closes, too"];
+    draw(&mut chart, &crossed, &remarks);
+    // As Linux shows it: see states.rs.
+    chart.state("server", "TIME-WAIT: a minute", Look::Hot);
+    chart.state("client", "gone", Look::Faint);
+    chart.finish()
 }
 
 /// Lesson 3: the client of that lesson, and a server that still has something
@@ -206,13 +235,9 @@ pub fn heartbeat() -> Drawing {
             chart.drawing.text(3, chart.row, &now.to_string(), Look::Strong);
         }
         last = Some(now);
-        let (from, to) =
-            if one.from_client { (one.client, "server") } else { ("server", one.client) };
-        let is_end = one.what == FIN || one.client == "ann";
-        let look = if is_end { Look::Hot } else { Look::Plain };
         // The list of names in the WELCOME does not matter here.
         let label = one.what.split(" zed \"ann").next().unwrap_or("");
-        chart.message(from, to, label, look);
+        draw_one(&mut chart, one, label, one.what == FIN || one.client == "ann");
     }
     chart.finish()
 }

@@ -35,30 +35,6 @@ pub fn backlog() -> Drawing {
     d
 }
 
-/// Lesson 1: why a port may be in use although its server has gone.
-pub fn time_wait() -> Drawing {
-    let mut c = Chart::new(
-        Drawing::new(
-            "Who closes first has the TIME-WAIT",
-            "Time runs down. The server sends its greeting and closes: its system sends a FIN. The \
-             client closes, too, and sends a FIN, which the server's system acknowledges. The \
-             client's end is gone at once. The server's end has closed first, so it stays in the \
-             state TIME-WAIT for a minute.",
-        ),
-        &[("server", 12), ("client", 50)],
-    );
-    c.message("server", "client", "hello from 01_bind_listen", Look::Plain);
-    c.message("server", "client", "FIN: I will send no more", Look::Hot);
-    c.remark("the server closes first");
-    c.message("client", "server", "ACK: I have got this", Look::Plain);
-    c.message("client", "server", "FIN: nor will I", Look::Hot);
-    c.remark("the client closes");
-    c.message("server", "client", "ACK", Look::Plain);
-    c.state("server", "TIME-WAIT: a minute", Look::Hot);
-    c.state("client", "gone", Look::Faint);
-    c.finish()
-}
-
 /// Lesson 2: what happens to bytes that nobody reads.
 pub fn buffers() -> Drawing {
     let mut d = Drawing::new(
