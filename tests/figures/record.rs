@@ -152,7 +152,7 @@ fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"", escape(bytes))
 }
 
-/// How many whole intervals have passed between two moments.
+/// How many intervals have passed between two moments, to the nearest one.
 pub fn intervals(from: Instant, to: Instant, interval: Duration) -> u128 {
-    to.duration_since(from).as_millis() / interval.as_millis()
+    (to.duration_since(from) + interval / 2).as_millis() / interval.as_millis()
 }
