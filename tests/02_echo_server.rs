@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Peer, Rule, Story, drained};
+use lab::{Rule, Story, drained};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -84,7 +84,7 @@ fn a_megabyte_comes_back_whole() {
     let eve = server.connect_stream();
     let bytes = fill(&story, &eve);
     eve.shutdown(Shutdown::Write).unwrap();
-    let eve = Peer::new(&story, "eve", "server", eve);
+    let eve = server.peer("eve", eve);
     eve.expect_bytes(&(0..bytes).map(pattern).collect::<Vec<u8>>());
     eve.expect_end();
 }

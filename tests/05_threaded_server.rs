@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Peer, Rule, Story, accepted, gather, has_ipv6, join, memory, patience};
+use lab::{Peer, Rule, Story, accepted, enter_as_guest, gather, has_ipv6, memory, patience};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
@@ -33,7 +33,7 @@ fn a_guest_is_greeted_by_name_and_the_others_are_told() {
     story.because(
         "a name is never used again: a newcomer that gets guest-2 now would be taken for the guest that has left",
     );
-    let fay = join(&server, "fay", 4, 3);
+    let fay = enter_as_guest(&server, "fay", 4, 3);
     ann.hear("* guest-4 joined (3 here)");
     eve.hear("* guest-4 joined (3 here)");
     for (i, guest) in [(4, &fay), (1, &ann)] {
@@ -42,7 +42,7 @@ fn a_guest_is_greeted_by_name_and_the_others_are_told() {
     }
     eve.leave();
     // The room is empty now, and still open. Nobody else can hear of guest-5.
-    let gus = join(&server, "gus", 5, 1);
+    let gus = enter_as_guest(&server, "gus", 5, 1);
     gus.leave();
 }
 
@@ -350,7 +350,7 @@ fn a_guest_that_leaves_is_heard_to_the_end_gets_its_queue_and_is_closed() {
     // Gus has not read a byte yet, and goes.
     let _ = gus.shutdown(Shutdown::Write);
     eve.hear("* guest-4 left (2 here)");
-    let gus = Peer::new(&story, "gus", "server", gus);
+    let gus = server.peer("gus", gus);
     gus.hear("* welcome, guest-4 (3 here)");
     for _ in 0..200 {
         gus.hear(&format!("guest-2: {line}"));
@@ -410,13 +410,13 @@ fn guests_that_vanish_are_announced_once_and_disturb_nobody() {
         }
     }
     // In the middle of a line, and while nobody says anything.
-    let zed = join(&server, "zed", 3 + CROWD, 3);
+    let zed = enter_as_guest(&server, "zed", 3 + CROWD, 3);
     zed.send_piece("half a li");
     drop(zed);
     bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD));
     bob.hear(&format!("guest-{}: half a li", 3 + CROWD));
     bob.hear(&format!("* guest-{} left (2 here)", 3 + CROWD));
-    let eve = join(&server, "eve", 3 + CROWD + 1, 3);
+    let eve = enter_as_guest(&server, "eve", 3 + CROWD + 1, 3);
     eve.send("who is still here?\n");
     bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD + 1));
     bob.hear(&format!("guest-{}: who is still here?", 3 + CROWD + 1));
@@ -510,7 +510,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
     if bob.any_line("* guest-5 left (3 here)") != b"* guest-5 left (3 here)" {
         return;
     }
-    let hal = Peer::new(&story, "hal", "server", hal);
+    let hal = server.peer("hal", hal);
     hal.hear("* welcome, guest-5 (4 here)");
     for number in 0..chat.line {
         hal.hear(&format!("guest-1: {}", Chat::text(number)));
@@ -618,7 +618,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     ann.hear("guest-2: are we alone?");
     bob.leave();
     ann.hear("* guest-2 left (1 here)");
-    let eve = join(&server, "eve", 3, 2);
+    let eve = enter_as_guest(&server, "eve", 3, 2);
     ann.hear("* guest-3 joined (2 here)");
     let zed = server.connect("zed");
     zed.expect_line("! the room is full: the limit is 2");
@@ -629,7 +629,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
-    join(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
+    enter_as_guest(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
     story.together(|| {
         story.usual_arguments(PROGRAM);
         for wrong in ["0", "10001", "-1", "many"] {
@@ -639,6 +639,6 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     });
     if has_ipv6() {
         let six = story.serve(PROGRAM, &["[::1]:0"]);
-        join(&six, "ann", 1, 1).leave();
+        enter_as_guest(&six, "ann", 1, 1).leave();
     }
 }

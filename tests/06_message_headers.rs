@@ -54,7 +54,7 @@ fn a_client_that_joins_is_welcomed_and_the_others_are_told() {
     for other in [&ann, &eva] {
         other.gets(&left("Zed", "left"));
     }
-    zed.gets_no_more();
+    zed.expect_nothing_more();
     let gus = server.admit_stream("gus");
     for other in [&ann, &eva] {
         other.gets(&join("gus"));
@@ -117,7 +117,7 @@ fn large_room(story: &Rc<Story>) {
     for number in (1..=121).rev().chain([500, 0]) {
         let stream = server.connect_stream();
         let label = format!("client {}", crowd.len() + 1);
-        let peer = Peer::answering(story, &label, "server", stream);
+        let peer = server.peer(&label, stream);
         let me = name(number);
         peer.sends(format!("JOIN {me}"), &join(&me).bytes());
         names.push(me.clone());
@@ -505,7 +505,7 @@ fn a_message_at_the_wrong_time_gets_an_error_and_the_connection_stays_open() {
     let nobody = server.visit("nobody");
     nobody.say(&message(LEAVE, "", ""));
     nobody.close_sending();
-    nobody.gets_no_more();
+    nobody.expect_nothing_more();
     gus.say_goodbye();
     ann.gets_next(&left("gus", "left"));
 }
@@ -591,7 +591,7 @@ fn a_malformed_message_gets_an_error_and_the_end_of_the_stream() {
         zed.say_part(&text(1, "hello"), 0, cut);
         zed.close_sending();
         ann.gets_next(&left("zed", "left"));
-        zed.gets_no_more();
+        zed.expect_nothing_more();
     }
 
     errors_arrive(&story, &server, &ann, "left");
@@ -733,7 +733,7 @@ fn a_client_joins_numbers_what_is_typed_and_says_goodbye() {
     let goodbye = |server: &Peer| {
         let goodbye = server.gets_next(&message(LEAVE, "", ""));
         server.expect_no_number(&goodbye);
-        server.gets_no_more();
+        server.expect_nothing_more();
     };
     goodbye(&server);
     server.say(&join("bob"));

@@ -1,6 +1,6 @@
 //! Plays what the lessons show.
 
-use super::{Feed, Next, example, missing};
+use super::{Inbox, Next, example, missing};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -35,7 +35,7 @@ struct Folder(PathBuf);
 struct Terminal {
     child: Child,
     stdin: Option<ChildStdin>,
-    screen: Feed,
+    screen: Inbox,
     /// A password is asked for, and the line is not ended yet.
     asked: bool,
 }
@@ -180,7 +180,7 @@ impl Stage {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let screen = Feed::of_output(child.stdout.take().unwrap());
+        let screen = Inbox::of_output(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
         self.terminals.insert(number, Terminal { child, stdin, screen, asked: false });
     }

@@ -235,8 +235,7 @@ MISTAKES = {
         "text_end_not_checked": "Takes a text that ends inside a character.",
     },
 }
-PENDING = []
-offer(MISTAKES, pending=PENDING)
+offer(MISTAKES)
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
