@@ -61,7 +61,7 @@ fn one_client_after_another_is_served() {
 }
 
 #[test]
-fn a_client_that_neither_speaks_nor_closes_keeps_nobody_waiting() {
+fn a_client_that_neither_sends_nor_closes_keeps_nobody_waiting() {
     let story = Story::new(Rule {
         rule: "a client is greeted, closed, and forgotten: the next one is served whatever the one before does",
         why: "reading from a client, or waiting until it closes, stops the server for as long as that client likes",
@@ -82,7 +82,7 @@ fn a_client_that_neither_speaks_nor_closes_keeps_nobody_waiting() {
 }
 
 #[test]
-fn clients_that_came_at_the_same_moment_are_all_served() {
+fn clients_that_connect_at_the_same_moment_are_all_served() {
     let story = Story::new(Rule {
         rule: "clients that come while the server is busy wait in the backlog, and each is served in its turn",
         why: "the system completes connections by itself; accept only takes them out of its queue, one by one",
@@ -134,7 +134,7 @@ fn clients_that_vanish_do_not_end_the_server() {
 }
 
 #[test]
-fn it_listens_where_it_was_told_and_nowhere_else() {
+fn the_server_listens_on_the_given_address_and_nowhere_else() {
     let story = Story::new(Rule {
         rule: "ADDRESS is the one and only address that the server listens on",
         why: "0.0.0.0 means every network of this machine: a server for yourself should not face them",
@@ -184,7 +184,7 @@ fn an_ipv6_address_and_a_host_name_are_addresses_too() {
 }
 
 #[test]
-fn a_port_in_use_is_told_in_one_line_and_a_port_just_left_can_be_had_again() {
+fn a_port_in_use_is_reported_in_one_line_and_a_port_just_closed_can_be_bound_again() {
     let story = Story::new(Rule {
         rule: "a server that can't bind exits with 1 and one line that names the address; started again at once on the port that it just had, it can bind",
         why: "bind fails while another program has the port. It also fails for a minute after the server's own connections, unless the listener is set to reuse the address (SO_REUSEADDR; Rust's std does)",

@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Peer, Rule, Story, drained};
+use lab::{Rule, Story, drained};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -84,7 +84,7 @@ fn a_megabyte_comes_back_whole() {
     let eve = server.connect_stream();
     let bytes = fill(&story, &eve);
     eve.shutdown(Shutdown::Write).unwrap();
-    let eve = Peer::new(&story, "eve", "server", eve);
+    let eve = server.peer("eve", eve);
     eve.expect_bytes(&(0..bytes).map(pattern).collect::<Vec<u8>>());
     eve.expect_end();
 }
@@ -114,7 +114,7 @@ fn pattern(place: usize) -> u8 {
 }
 
 #[test]
-fn what_was_sent_before_the_end_comes_back_before_the_server_closes() {
+fn bytes_sent_before_the_end_come_back_before_the_server_closes() {
     let story = Story::new(Rule {
         rule: "a client that closes its sending half still gets everything back, and then the server closes",
         why: "the end of the stream says that no more will come, not that nobody listens: send what you have, then close",
@@ -220,7 +220,7 @@ fn a_client_that_resets_the_connection_does_not_end_the_server() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_over_when_it_goes() {
+fn a_client_that_never_reads_is_given_up_when_it_disconnects() {
     let story = Story::new(Rule {
         rule: "a client that sends and never reads holds the server up only until it goes",
         why: "a write waits while the client's buffers are full, and fails when the client is gone: both end",

@@ -13,7 +13,7 @@ use std::net::TcpListener;
 const PROGRAM: &str = "03_client";
 
 #[test]
-fn a_typed_line_goes_out_and_its_answer_is_printed_at_once() {
+fn a_typed_line_is_sent_and_its_answer_is_printed_at_once() {
     let story = Story::new(Rule {
         rule: "a typed line is sent with its line end, and the line that answers it is printed, flushed, while the input is still open",
         why: "output to a pipe is kept back until it is flushed; and an answer belongs on the screen before the next line is typed",
@@ -185,7 +185,7 @@ fn long_lines_pass_both_ways() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_taken_out() {
+fn characters_that_control_a_terminal_are_removed() {
     let story = Story::new(Rule {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out of what is printed; bytes that are not UTF-8 become U+FFFD",
         why: "a terminal obeys ESC and its relatives: a server could clear the screen, or make a line look like somebody else's",
@@ -217,7 +217,7 @@ fn what_a_terminal_would_obey_is_taken_out() {
 }
 
 #[test]
-fn a_server_that_closes_first_is_told_and_is_no_failure() {
+fn a_server_that_closes_first_is_reported_and_is_no_failure() {
     let story = Story::new(Rule {
         rule: "when the server closes first the client says so on standard error, when it next reads, and exits with 0",
         why: "a read of no bytes is the end of the stream: not an empty line, not an error",

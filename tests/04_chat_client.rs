@@ -13,7 +13,7 @@ use std::net::TcpListener;
 const PROGRAM: &str = "04_chat_client";
 
 #[test]
-fn what_comes_is_printed_while_nothing_is_typed() {
+fn lines_from_the_server_are_printed_while_nothing_is_typed() {
     let story = Story::new(Rule {
         rule: "what the server sends is printed at once, though nothing was typed",
         why: "a thread that waits for the keyboard can't wait for the server too: each needs its own",
@@ -34,7 +34,7 @@ fn what_comes_is_printed_while_nothing_is_typed() {
 }
 
 #[test]
-fn what_is_typed_goes_out_without_waiting_for_an_answer() {
+fn typed_lines_are_sent_without_waiting_for_an_answer() {
     let story = Story::new(Rule {
         rule: "each typed line is sent at once, though the server says nothing",
         why: "a chat has no turns: sending must not wait for something to come",
@@ -55,7 +55,7 @@ fn what_is_typed_goes_out_without_waiting_for_an_answer() {
 }
 
 #[test]
-fn much_goes_both_ways_at_the_same_time() {
+fn much_data_flows_both_ways_at_the_same_time() {
     let story = Story::new(Rule {
         rule: "sending and receiving go on at the same time, however much it is",
         why: "when a full buffer stops one direction, the other must go on, or both wait for each other for ever",
@@ -189,7 +189,7 @@ fn a_refused_or_reset_connection_is_one_line_and_exit_status_1() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_taken_out() {
+fn characters_that_control_a_terminal_are_removed() {
     let story = Story::new(Rule {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out of what is printed; bytes that are not UTF-8 become U+FFFD",
         why: "a terminal obeys ESC and its relatives: never print what a stranger sent without cleaning it",

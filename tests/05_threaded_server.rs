@@ -7,7 +7,7 @@
 
 mod lab;
 
-use lab::{Peer, Rule, Story, accepted, gather, has_ipv6, join, memory, patience};
+use lab::{Peer, Rule, Story, accepted, enter_as_guest, gather, has_ipv6, memory, patience};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
@@ -33,7 +33,7 @@ fn a_guest_is_greeted_by_name_and_the_others_are_told() {
     story.because(
         "a name is never used again: a newcomer that gets guest-2 now would be taken for the guest that has left",
     );
-    let fay = join(&server, "fay", 4, 3);
+    let fay = enter_as_guest(&server, "fay", 4, 3);
     ann.hear("* guest-4 joined (3 here)");
     eve.hear("* guest-4 joined (3 here)");
     for (i, guest) in [(4, &fay), (1, &ann)] {
@@ -42,7 +42,7 @@ fn a_guest_is_greeted_by_name_and_the_others_are_told() {
     }
     eve.leave();
     // The room is empty now, and still open. Nobody else can hear of guest-5.
-    let gus = join(&server, "gus", 5, 1);
+    let gus = enter_as_guest(&server, "gus", 5, 1);
     gus.leave();
 }
 
@@ -132,7 +132,7 @@ fn a_line_is_a_line_however_it_arrives() {
 }
 
 #[test]
-fn lines_of_many_at_the_same_time_stay_whole_and_in_order() {
+fn lines_that_many_guests_send_at_once_stay_whole_and_in_order() {
     const LINES: usize = 200;
     let story = Story::new(Rule {
         rule: "lines of several guests never mix within a line, none is lost, and one guest's lines keep their order",
@@ -185,7 +185,7 @@ fn lines_of_many_at_the_same_time_stay_whole_and_in_order() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_taken_out() {
+fn characters_that_control_a_terminal_are_removed() {
     let story = Story::new(Rule {
         rule: "control characters but for tab, and the bidirectional overrides, are taken out; bytes that are not UTF-8 become U+FFFD; a line that is empty then is dropped; the connection goes on",
         why: "what one guest sends, the terminals of all others obey: a server passes on text, and only text",
@@ -314,7 +314,7 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
 }
 
 #[test]
-fn who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed() {
+fn a_guest_that_leaves_is_heard_to_the_end_gets_its_queue_and_is_closed() {
     let story = Story::new(Rule {
         rule: "a client that closes its sending half is leaving: its last line is passed on, with or without a line end, then the others are told once; it gets what was queued for it, and is closed",
         why: "the end of a stream is an event like a line: it comes after what was sent before, and it is not a reason to stop sending",
@@ -350,7 +350,7 @@ fn who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed() {
     // Gus has not read a byte yet, and goes.
     let _ = gus.shutdown(Shutdown::Write);
     eve.hear("* guest-4 left (2 here)");
-    let gus = Peer::new(&story, "gus", "server", gus);
+    let gus = server.peer("gus", gus);
     gus.hear("* welcome, guest-4 (3 here)");
     for _ in 0..200 {
         gus.hear(&format!("guest-2: {line}"));
@@ -366,7 +366,7 @@ fn who_leaves_says_last_words_gets_what_was_meant_for_it_and_is_closed() {
 }
 
 #[test]
-fn guests_that_vanish_are_told_once_and_nobody_else_notices() {
+fn guests_that_vanish_are_announced_once_and_disturb_nobody() {
     const CROWD: usize = 40;
     let story = Story::new(Rule {
         rule: "a guest whose connection is reset has left: the others are told once, and the room goes on",
@@ -410,13 +410,13 @@ fn guests_that_vanish_are_told_once_and_nobody_else_notices() {
         }
     }
     // In the middle of a line, and while nobody says anything.
-    let zed = join(&server, "zed", 3 + CROWD, 3);
+    let zed = enter_as_guest(&server, "zed", 3 + CROWD, 3);
     zed.send_piece("half a li");
     drop(zed);
     bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD));
     bob.hear(&format!("guest-{}: half a li", 3 + CROWD));
     bob.hear(&format!("* guest-{} left (2 here)", 3 + CROWD));
-    let eve = join(&server, "eve", 3 + CROWD + 1, 3);
+    let eve = enter_as_guest(&server, "eve", 3 + CROWD + 1, 3);
     eve.send("who is still here?\n");
     bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD + 1));
     bob.hear(&format!("guest-{}: who is still here?", 3 + CROWD + 1));
@@ -510,7 +510,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
     if bob.any_line("* guest-5 left (3 here)") != b"* guest-5 left (3 here)" {
         return;
     }
-    let hal = Peer::new(&story, "hal", "server", hal);
+    let hal = server.peer("hal", hal);
     hal.hear("* welcome, guest-5 (4 here)");
     for number in 0..chat.line {
         hal.hear(&format!("guest-1: {}", Chat::text(number)));
@@ -618,7 +618,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     ann.hear("guest-2: are we alone?");
     bob.leave();
     ann.hear("* guest-2 left (1 here)");
-    let eve = join(&server, "eve", 3, 2);
+    let eve = enter_as_guest(&server, "eve", 3, 2);
     ann.hear("* guest-3 joined (2 here)");
     let zed = server.connect("zed");
     zed.expect_line("! the room is full: the limit is 2");
@@ -629,7 +629,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
-    join(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
+    enter_as_guest(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
     story.together(|| {
         story.usual_arguments(PROGRAM);
         for wrong in ["0", "10001", "-1", "many"] {
@@ -639,6 +639,6 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     });
     if has_ipv6() {
         let six = story.serve(PROGRAM, &["[::1]:0"]);
-        join(&six, "ann", 1, 1).leave();
+        enter_as_guest(&six, "ann", 1, 1).leave();
     }
 }

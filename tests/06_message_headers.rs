@@ -21,7 +21,7 @@ use std::rc::Rc;
 const PROGRAM: &str = "06_message_headers";
 
 #[test]
-fn who_joins_is_welcomed_and_the_others_are_told() {
+fn a_client_that_joins_is_welcomed_and_the_others_are_told() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME: your name, and the names here in the order of their bytes, yours included; the others get JOIN, and later LEAVE with the body `left`; a client that has not joined is told nothing",
         why: "a connection is nobody until it has a name: keep those who have joined apart from those who are only connected",
@@ -54,7 +54,7 @@ fn who_joins_is_welcomed_and_the_others_are_told() {
     for other in [&ann, &eva] {
         other.gets(&left("Zed", "left"));
     }
-    zed.gets_no_more();
+    zed.expect_nothing_more();
     let gus = server.admit_stream("gus");
     for other in [&ann, &eva] {
         other.gets(&join("gus"));
@@ -117,7 +117,7 @@ fn large_room(story: &Rc<Story>) {
     for number in (1..=121).rev().chain([500, 0]) {
         let stream = server.connect_stream();
         let label = format!("client {}", crowd.len() + 1);
-        let peer = Peer::answering(story, &label, "server", stream);
+        let peer = server.peer(&label, stream);
         let me = name(number);
         peer.sends(format!("JOIN {me}"), &join(&me).bytes());
         names.push(me.clone());
@@ -301,7 +301,7 @@ fn a_message_is_a_message_however_it_arrives() {
 }
 
 #[test]
-fn many_talk_at_once_and_one_who_does_not_read_delays_nobody() {
+fn many_members_talk_at_once_and_one_that_does_not_read_delays_nobody() {
     const TEXTS: usize = 200;
     const NAMES: [&str; 6] = ["ann", "bob", "eve", "fay", "gus", "hal"];
     let story = Story::new(Rule {
@@ -363,7 +363,7 @@ fn many_talk_at_once_and_one_who_does_not_read_delays_nobody() {
 }
 
 #[test]
-fn a_name_is_checked_and_may_be_asked_for_again() {
+fn a_refused_name_gets_an_error_and_the_client_may_try_another() {
     let story = Story::new(Rule {
         rule: "a name has 1 to 32 bytes, no white space, no control character, no comma, and is nobody's here, upper and lower case alike; otherwise ERROR says why, and the client may ask again on the same connection",
         why: "a name must not be mistaken for another one, nor for something that the server says: it is shown in the list of names, and in front of every text",
@@ -432,7 +432,7 @@ fn a_name_is_checked_and_may_be_asked_for_again() {
 }
 
 #[test]
-fn what_comes_at_the_wrong_time_is_answered_and_the_connection_goes_on() {
+fn a_message_at_the_wrong_time_gets_an_error_and_the_connection_stays_open() {
     let story = Story::new(Rule {
         rule: "before WELCOME all but JOIN, PING, PONG, ERROR and LEAVE gets ERROR `join first`, a second JOIN gets `you are here as NAME`, kinds that are not for clients get an ERROR; PING is answered with PONG of the same sequence at any time; the connection goes on",
         why: "a good message at a wrong time is a mistake of a person or a program, not an attack: say what is wrong, and go on",
@@ -505,13 +505,13 @@ fn what_comes_at_the_wrong_time_is_answered_and_the_connection_goes_on() {
     let nobody = server.visit("nobody");
     nobody.say(&message(LEAVE, "", ""));
     nobody.close_sending();
-    nobody.gets_no_more();
+    nobody.expect_nothing_more();
     gus.say_goodbye();
     ann.gets_next(&left("gus", "left"));
 }
 
 #[test]
-fn what_is_no_message_gets_an_error_and_the_end() {
+fn a_malformed_message_gets_an_error_and_the_end_of_the_stream() {
     let story = Story::new(Rule {
         rule: "wrong magic or version, an unknown kind, a length over its limit, text that is not UTF-8: one ERROR, then the end of the stream; the others get LEAVE; half a message at the end of a stream is no message",
         why: "after bytes that are no message nobody knows where the next message begins: say what is wrong, and end this connection, no other",
@@ -591,7 +591,7 @@ fn what_is_no_message_gets_an_error_and_the_end() {
         zed.say_part(&text(1, "hello"), 0, cut);
         zed.close_sending();
         ann.gets_next(&left("zed", "left"));
-        zed.gets_no_more();
+        zed.expect_nothing_more();
     }
 
     errors_arrive(&story, &server, &ann, "left");
@@ -733,7 +733,7 @@ fn a_client_joins_numbers_what_is_typed_and_says_goodbye() {
     let goodbye = |server: &Peer| {
         let goodbye = server.gets_next(&message(LEAVE, "", ""));
         server.expect_no_number(&goodbye);
-        server.gets_no_more();
+        server.expect_nothing_more();
     };
     goodbye(&server);
     server.say(&join("bob"));
@@ -757,7 +757,7 @@ fn a_client_joins_numbers_what_is_typed_and_says_goodbye() {
 }
 
 #[test]
-fn a_client_exits_with_the_status_that_says_how_it_ended() {
+fn a_client_exits_with_the_status_for_how_it_ended() {
     let story = Story::new(Rule {
         rule: "a server that closes between two messages is said, and exit status 0; a refused name, a stream that ends inside a message, what is no message, a reset, a refused connection: a line, and exit status 1. Arguments are as in step 01",
         why: "scripts see only the status: 0 is an end as it should be, 1 a failure, 2 a command that was not understood",

@@ -26,7 +26,7 @@ const PROGRAM: &str = "08_udp_chat";
 const AT_22_13_20: u64 = 1_700_000_000_000;
 
 #[test]
-fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
+fn a_client_joins_only_with_the_cookie_for_its_own_address_and_port() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME only if its body is the cookie that the server made for that very address and port, with a key drawn at its start; with CHALLENGE otherwise; and nothing is remembered of the question",
         why: "anyone can write any address on a datagram. Only somebody who gets the answer at that address can send the cookie back: so it must be different for each address and port, and nobody may be able to guess it",
@@ -96,8 +96,8 @@ fn nobody_joins_without_the_cookie_for_that_very_address_and_port() {
     ann.turns_to(&server);
     ann.cookie.replace(first);
     ann.asks_again("ann");
-    ann.gets(&welcome("ann", "ann, bob"));
-    bob.gets(&join("ann"));
+    ann.gets_next(&welcome("ann", "ann, bob"));
+    bob.gets_next(&join("ann"));
 }
 
 #[test]
@@ -128,17 +128,17 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
         eve.gets_error(why);
     }
     eve.asks_again("émile");
-    eve.gets(&welcome("émile", "Zoe, ann, émile"));
+    eve.gets_next(&welcome("émile", "Zoe, ann, émile"));
     for other in [&zoe, &ann] {
-        other.gets(&join("émile"));
+        other.gets_next(&join("émile"));
     }
     // With the cookie, and without: a member has shown it once.
     for body in [&eve.cookie.borrow()[..], b"", b"wrong"] {
         eve.say(&message(JOIN, "émile", body));
-        eve.gets(&welcome("émile", "Zoe, ann, émile"));
+        eve.gets_next(&welcome("émile", "Zoe, ann, émile"));
         for name in ["fay", "ann"] {
             eve.say(&message(JOIN, name, body));
-            eve.gets(&error("you are here as émile"));
+            eve.gets_next(&error("you are here as émile"));
         }
     }
     for other in [&zoe, &ann] {
@@ -150,22 +150,22 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
     );
     ann.say(&message(LEAVE, "", ""));
     for other in [&zoe, &eve] {
-        other.gets(&left("ann", "left"));
+        other.gets_next(&left("ann", "left"));
     }
     let dan = server.enter("Ann", "Ann, Zoe, émile");
     for other in [&zoe, &eve] {
-        other.gets(&join("Ann"));
+        other.gets_next(&join("Ann"));
     }
     ann.say(&text(1, "am I still here?"));
     ann.gets_after_leaving(&error("join first"));
     ann.say(&message(LEAVE, "", ""));
     ann.joins("amy", "Ann, Zoe, amy, émile");
     for other in [&zoe, &eve, &dan] {
-        other.gets(&join("amy"));
+        other.gets_next(&join("amy"));
     }
     ann.say(&text(1, "I am here again"));
     for other in [&zoe, &eve, &dan] {
-        other.gets(&text(1, "I am here again").by("amy"));
+        other.gets_next(&text(1, "I am here again").by("amy"));
     }
     crowd(&story);
 }
@@ -200,7 +200,7 @@ fn crowd(story: &Rc<Story>) {
     let last = server.udp_peer("guest 34");
     last.asks(&names[FIT]);
     last.asks_again(&names[FIT]);
-    let came = last.gets_welcome();
+    let came = last.gets_kind(WELCOME, "WELCOME");
     let body = String::from_utf8_lossy(&came.body).into_owned();
     let shown = body.rsplit_once(", and ").and_then(|(shown, more)| {
         let more: usize = more.strip_suffix(" more")?.parse().ok()?;
@@ -223,7 +223,7 @@ fn crowd(story: &Rc<Story>) {
 }
 
 #[test]
-fn a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address() {
+fn a_text_goes_to_everybody_else_under_the_name_known_for_its_address() {
     let story = Story::new(Rule {
         rule: "TEXT goes to every other member and never back to its sender: with the name under which that address joined, the server's time and the sender's sequence; cleaned; an empty one is dropped",
         why: "UDP has no connections: the address and port of a datagram say who sent it, not its contents. The sequence is passed on as it came, so that receivers can see what is missing",
@@ -236,12 +236,12 @@ fn a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address() {
         let word = story.word();
         ann.say(&text(number, &word));
         for other in [&bob, &eve] {
-            other.gets(&text(number, &word).by("ann"));
+            other.gets_next(&text(number, &word).by("ann"));
         }
         // Bob answers after he has heard it: an echo to ann would come first.
         bob.say(&text(number, &*format!("re: {word}")));
         for other in [&ann, &eve] {
-            other.gets(&text(number, &*format!("re: {word}")).by("bob"));
+            other.gets_next(&text(number, &*format!("re: {word}")).by("bob"));
         }
     }
     story.because("name and time are the server's: who could choose them would speak for others, and at any time");
@@ -251,19 +251,19 @@ fn a_text_goes_to_everybody_else_from_whom_the_server_knows_at_that_address() {
         let word = story.word();
         ann.say(&text(number, &word).by(name).at(time));
         for other in [&bob, &eve] {
-            other.expect_now(&other.gets(&text(number, &word).by("ann")));
+            other.expect_now(&other.gets_next(&text(number, &word).by("ann")));
         }
     }
     bob.say(&message(LEAVE, "ann", ""));
     for other in [&ann, &eve] {
-        other.gets(&left("bob", "left"));
+        other.gets_next(&left("bob", "left"));
     }
     let mut number = 5000;
     let mut says = |sent: &str, heard: &str| {
         number += 1;
         ann.say(&text(number, sent));
         if !heard.is_empty() {
-            eve.gets(&text(number, heard).by("ann"));
+            eve.gets_next(&text(number, heard).by("ann"));
         }
     };
     story.because("what one member sends, the terminals of all others obey: control characters but for tab, and the bidirectional overrides, are taken out; a text that is empty then is dropped");
@@ -298,7 +298,7 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
         let said = text(number, story.word());
         of.say(&said);
         for other in others {
-            other.gets(&said.clone().by(name));
+            other.gets_next(&said.clone().by(name));
         }
     };
 
@@ -330,11 +330,11 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
     zed.say(&message(LEAVE, "ann", ""));
     zed.hears_nothing_else();
     zed.say(&text(1, "hello"));
-    zed.gets(&error("join first"));
+    zed.gets_next(&error("join first"));
     for sequence in [0, 1, u32::MAX] {
         for who in [&zed, &ann] {
             who.say(&ping(sequence));
-            who.gets(&pong(sequence));
+            who.gets_next(&pong(sequence));
         }
     }
 
@@ -342,12 +342,12 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
     let name = "m".repeat(32);
     let max = server.enter(&name, &format!("ann, bob, {name}"));
     for other in [&ann, &bob] {
-        other.gets(&join(&name));
+        other.gets_next(&join(&name));
     }
     for (sequence, body) in [(1, "x".repeat(BODY_BYTES)), (2, "€".repeat(382) + "ab")] {
         max.say(&text(sequence, &body));
         for other in [&ann, &bob] {
-            other.gets(&text(sequence, &body).by(&name));
+            other.gets_next(&text(sequence, &body).by(&name));
         }
     }
     still_here(&ann, "ann", &[&bob, &max]);
@@ -388,7 +388,7 @@ fn no_messages() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
+fn a_text_is_passed_on_once_and_never_held_back_for_its_order() {
     let story = Story::new(Rule {
         rule: "a TEXT whose sequence was seen from that sender, or is 64 or more below the highest seen, is dropped; every other is passed on as it comes, whatever the order",
         why: "the network may bring a datagram twice, or late: remember for each sender the highest sequence and which of the 63 below it were seen, in a number of 64 bits",
@@ -401,7 +401,7 @@ fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
         for sequence in sequences {
             let said = text(*sequence, story.word());
             ann.say(&said);
-            bob.gets(&said.by("ann"));
+            bob.gets_next(&said.by("ann"));
         }
     };
     let drops = |sequences: &[u32]| {
@@ -433,7 +433,7 @@ fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
     for sequence in [264, 201, 263] {
         let said = text(sequence, story.word());
         bob.say(&said);
-        ann.gets(&said.by("bob"));
+        ann.gets_next(&said.by("bob"));
     }
 
     story.because("a sequence has 32 bits, without a sign");
@@ -444,19 +444,19 @@ fn a_text_is_passed_on_once_and_nobody_waits_for_order() {
         "a JOIN from a member changes nothing; a member that leaves and joins again counts from 1",
     );
     ann.asks_again("ann");
-    ann.gets(&welcome("ann", "ann, bob"));
+    ann.gets_next(&welcome("ann", "ann, bob"));
     drops(&[u32::MAX, 1]);
     ann.say(&message(LEAVE, "", ""));
-    bob.gets(&left("ann", "left"));
+    bob.gets_next(&left("ann", "left"));
     ann.asks_again("ann");
     ann.gets_after_leaving(&welcome("ann", "ann, bob"));
-    bob.gets(&join("ann"));
+    bob.gets_next(&join("ann"));
     passes(&[1, 2]);
     drops(&[1]);
 }
 
 #[test]
-fn who_falls_silent_is_timed_out_and_nobody_else() {
+fn a_silent_member_is_timed_out_and_no_other() {
     let story = Story::new(Rule {
         rule: "a member from whom nothing comes for one heartbeat gets PING; after nothing for two more the others get LEAVE, `timed out`, once; any message is a sign of life; strangers are not waited for",
         why: "in UDP nobody is told that somebody has gone: the server has to ask, and to draw its conclusion",
@@ -481,10 +481,10 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
     zed.joins("zed", "ann, bob, eve, yan, zed");
     for name in ["yan", "zed"] {
         for other in [&ann, &bob, &eve] {
-            other.gets(&join(name));
+            other.gets_next(&join(name));
         }
     }
-    yan.gets(&join("zed"));
+    yan.gets_next(&join("zed"));
     yan.vanishes();
 
     story.because("sending to somebody who is gone may fail, now or at the next call: no reason to end, nor to leave out the others");
@@ -492,13 +492,13 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
         let said = text(number, story.word());
         eve.say(&said);
         for other in [&ann, &bob, &zed] {
-            other.gets(&said.clone().by("eve"));
+            other.gets_next(&said.clone().by("eve"));
         }
     }
     story.because("a member that answers PING, or says anything else in time, stays; one that says nothing for three heartbeats is gone, and the others are told once");
     story.step("zed and yan", "say nothing more; ann, bob and eve answer each PING at once");
     let gone = [left("zed", "timed out"), left("yan", "timed out")];
-    let when = eve.gets_all(&gone)[0];
+    let when = eve.gets_all(&gone);
     for other in [&ann, &bob] {
         other.gets_all(&gone);
     }
@@ -519,12 +519,12 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
     let asked = zed.pings();
     zed.joins("zed", "ann, bob, eve, zed");
     for other in [&ann, &bob, &eve] {
-        other.gets(&join("zed"));
+        other.gets_next(&join("zed"));
     }
     story.because("a member that has answered is asked again when the next heartbeat is over; what the server itself sends is no sign of life");
     story.step("zed", "says nothing more; the others answer each PING, bob with a TEXT");
     for other in [&ann, &bob, &eve] {
-        other.gets(&left("zed", "timed out"));
+        other.gets_next(&left("zed", "timed out"));
     }
     if zed.pings() == asked {
         story.fails("server --> zed", "PING after one heartbeat", "LEAVE without having asked");
@@ -538,7 +538,7 @@ fn who_falls_silent_is_timed_out_and_nobody_else() {
 }
 
 #[test]
-fn the_server_stops_loses_and_starts_as_it_is_told() {
+fn the_server_stops_drops_datagrams_and_starts_as_it_is_told() {
     let story = Story::new(Rule {
         rule: "`/quit` or SIGTERM or SIGINT: every member gets LEAVE from nobody, `server is shutting down`, then the server prints `bye` and exits with 0; --loss throws away that share of what it would have sent; arguments as in step 01",
         why: "a server that is asked to stop says goodbye first: in UDP nobody would notice otherwise. With --loss you can see on one computer what a bad network does",
@@ -603,7 +603,7 @@ fn stops(server: &Program, how: &str, members: &[&UdpPeer]) {
         _ => server.quit(),
     }
     for member in members {
-        member.gets(&left("", "server is shutting down"));
+        member.gets_next(&left("", "server is shutting down"));
     }
     server.expect_last_printed("bye");
     server.expect_exit(0);
@@ -643,7 +643,7 @@ fn arguments_of(story: &Rc<Story>) {
 }
 
 #[test]
-fn a_client_asks_five_times_and_brings_the_cookie_back() {
+fn a_client_asks_five_times_and_returns_the_cookie() {
     let story = Story::new(Rule {
         rule: "a client sends JOIN with an empty body, at most five times, 500 ms apart, until it is answered; to CHALLENGE it answers with JOIN and that cookie, and counts anew; it changes its cookie at most five times; without an answer it exits with 1; so it does when its name is refused: `! reason`; what does not come from its server is nothing",
         why: "the question may be lost, and the answer too: who asks only once may wait for ever, and who asks for ever never says that nobody is there",
@@ -657,7 +657,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     let cookies: Vec<String> = (1..=8).map(|i| format!("{}{i}", story.word())).collect();
     let brings_back = |cookie: &str| {
         fickle.say(&message(CHALLENGE, "", cookie));
-        fickle.gets(&message(JOIN, "fay", cookie));
+        fickle.gets_next(&message(JOIN, "fay", cookie));
     };
     brings_back(&cookies[0]);
     story.because("a server that was started again has another key, and so another cookie: the client brings that back too, and counts its tries anew. But a server that makes up cookies without end would keep it busy for ever, so it changes its cookie at most five times in one attempt to join");
@@ -723,7 +723,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     eve.say(&welcome("bob", "bob, eve"));
     eve.say(&error("nobody wants you here"));
     forgetful.say(&message(CHALLENGE, "", &cookie));
-    forgetful.gets(&message(JOIN, "bob", &cookie));
+    forgetful.gets_next(&message(JOIN, "bob", &cookie));
     bob.screen.expect_end();
     bob.expect_exit(1);
     let mut asked = forgetful.joins_left("bob");
@@ -741,7 +741,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
     let cat = story.joins(PROGRAM, "cat", &strict.address().to_string());
     strict.is_asked("cat");
     strict.say(&message(CHALLENGE, "", &cookie));
-    strict.gets(&message(JOIN, "cat", &cookie));
+    strict.gets_next(&message(JOIN, "cat", &cookie));
     strict.say(&error("somebody is here as CAT"));
     cat.screen.expect_line("! somebody is here as CAT");
     cat.screen.expect_end();
@@ -755,7 +755,7 @@ fn a_client_asks_five_times_and_brings_the_cookie_back() {
 }
 
 #[test]
-fn what_comes_is_shown_and_what_is_missing_is_counted() {
+fn a_client_shows_what_arrives_and_counts_what_is_missing() {
     let story = Story::new(Rule {
         rule: "a client shows what its server sends as the contract has it, cleaned; a gap in the sequences of a sender as `* 3 messages from alice lost`; the first from a sender starts the count; one that comes late is shown as usual; what comes from another address is nothing",
         why: "UDP loses datagrams and tells nobody: only the sequences show it, and each sender has its own. And anybody who knows the client's port can write to it",
@@ -840,7 +840,7 @@ fn what_comes_is_shown_and_what_is_missing_is_counted() {
     }
     story.because("PING and PONG are for the programs; what is left of the chat is for the person");
     server.say(&ping(7));
-    server.gets(&pong(7));
+    server.gets_next(&pong(7));
     server.say(&pong(8));
     shown("alice", 1030);
 
@@ -865,7 +865,7 @@ fn shows_both(story: &Story, client: &Program, one: &str, other: &str) {
 }
 
 #[test]
-fn what_is_typed_is_numbered_and_the_end_is_told() {
+fn a_client_numbers_what_is_typed_and_says_how_it_ended() {
     let story = Story::new(Rule {
         rule: "each typed line is one TEXT, numbered from 1; one of over 1148 bytes is refused on standard error and not sent; PING is answered with PONG of the same sequence; at the end of the input, or at `/quit`, the client sends LEAVE and exits with 0",
         why: "the numbers are all that the others have to see what is missing: they count what was sent, without a hole. And without a LEAVE they learn only after three heartbeats who has gone",
@@ -879,18 +879,18 @@ fn what_is_typed_is_numbered_and_the_end_is_told() {
     for sequence in 1..=3 {
         let word = story.word();
         client.types(&format!("{word}\n"));
-        server.gets(&text(sequence, &word));
+        server.gets_next(&text(sequence, &word));
     }
     client.types("two at\nonce, caf\u{e9} €\n");
-    server.gets(&text(4, "two at"));
-    server.gets(&text(5, "once, caf\u{e9} €"));
+    server.gets_next(&text(4, "two at"));
+    server.gets_next(&text(5, "once, caf\u{e9} €"));
 
     story.because("a datagram of the chat has at most 1200 bytes, so that it fits into one packet of (nearly) every network: 1148 are left for what is typed. Count bytes, not characters; and a number that is not sent would be a message lost");
     let mut sequence = 5;
     for fits in ["x".repeat(BODY_BYTES), "€".repeat(382) + "ab"] {
         sequence += 1;
         client.types(&format!("{fits}\n"));
-        server.gets(&text(sequence, &fits));
+        server.gets_next(&text(sequence, &fits));
     }
     for long in ["x".repeat(BODY_BYTES + 1), "€".repeat(383), "x".repeat(20_000)] {
         let before = client.warned();
@@ -899,19 +899,19 @@ fn what_is_typed_is_numbered_and_the_end_is_told() {
         let word = story.word();
         sequence += 1;
         client.types(&format!("{word}\n"));
-        server.gets(&text(sequence, &word));
+        server.gets_next(&text(sequence, &word));
     }
     story.because("a client that does not answer PING is taken for gone");
     for number in [7, 0, u32::MAX] {
         server.say(&ping(number));
-        server.gets(&pong(number));
+        server.gets_next(&pong(number));
     }
 
     story.because("the last line counts without its line end; then the client says LEAVE, and ends at once: nothing in UDP would tell it that all is over");
     client.types("last words");
     client.ends_input();
-    server.gets(&text(sequence + 1, "last words"));
-    server.gets(&message(LEAVE, "", ""));
+    server.gets_next(&text(sequence + 1, "last words"));
+    server.gets_next(&message(LEAVE, "", ""));
     client.screen.expect_end();
     client.expect_exit(0);
 
@@ -922,9 +922,9 @@ fn what_is_typed_is_numbered_and_the_end_is_told() {
     server.is_asked("bob");
     server.admits("bob", "ann, bob");
     client.screen.expect_line("* welcome, bob (here: ann, bob)");
-    server.gets(&text(1, "early"));
+    server.gets_next(&text(1, "early"));
     client.types("/quit\n");
-    server.gets(&message(LEAVE, "", ""));
+    server.gets_next(&message(LEAVE, "", ""));
     client.screen.expect_end();
     client.expect_exit(0);
 }

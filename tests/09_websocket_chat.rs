@@ -13,32 +13,27 @@ use lab::message::{
 };
 use lab::websocket::{
     BINARY, CLOSE, FIRST_BINARY, FIRST_TEXT, KEYS, LAST, MORE, NO_CODE, PING_FRAME, PONG_FRAME,
-    Socket, TEXT_FRAME, UPGRADE, announced, closing, masked, told_frame, unmasked,
+    TEXT_FRAME, UPGRADE, announced, closing, masked, told_frame, unmasked,
 };
-use lab::{Feed, Next, Program, Rule, Story};
-use lab::{has_ipv6, patience, quote, ways_to_stop};
+use lab::{Inbox, NO_HEARTBEAT, Next, Peer, Program, Rule, Story};
+use lab::{are_told, disconnects, resets, signs_of_life, silence, stops, two_seats};
+use lab::{has_ipv6, numbers_are_checked, open_room, patience, quote};
 use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "09_websocket_chat";
-const GOODBYE: &str = "server is shutting down";
 const MIB: usize = 1024 * 1024;
 const MOST_ECHOED: usize = 16 * MIB;
 
-/// A server whose heartbeat is no part of the test: it comes once in an hour.
+/// A server whose heartbeat is no part of the test.
 #[track_caller]
 fn serve(story: &Rc<Story>) -> Program {
-    story.serve(PROGRAM, &["127.0.0.1:0", "--heartbeat-ms", "3600000"])
-}
-
-/// The goodbye of the server itself.
-fn goodbye() -> Message {
-    left("", GOODBYE)
+    open_room(story, PROGRAM, &NO_HEARTBEAT)
 }
 
 #[test]
-fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
+fn the_page_is_at_the_root_and_every_other_request_gets_its_status() {
     let story = Story::new(Rule {
         rule: "GET / is answered with the page, and a query changes nothing; another path 404, another method 405, a bad request 400, /chat without an upgrade to WebSocket 426, each with a line that says why",
         why: "a browser shows what it is told it gets: the status says whether it is what was asked for, Content-Type what it is, Content-Length (in bytes) where it ends",
@@ -113,7 +108,7 @@ fn the_page_is_at_the_root_and_all_else_is_answered_with_its_status() {
 
     story.because("each of them is somebody else: whatever one asks for, the next is served");
     page("/");
-    server.lets_in("ann", "ann");
+    server.admit("ann", "ann");
 }
 
 #[test]
@@ -125,7 +120,7 @@ fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
         by_hand: r#"curl -i http://127.0.0.1:8080/chat -H "Upgrade: websocket" -H "Connection: Upgrade" -H "Sec-WebSocket-Version: 13" -H "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==""#,
     });
     let server = serve(&story);
-    let ann = server.lets_in("ann", "ann");
+    let ann = server.admit("ann", "ann");
     for (key, accept) in KEYS {
         let field = format!("Sec-WebSocket-Key: {key}");
         let fields = [UPGRADE[0], UPGRADE[1], &field, UPGRADE[3]];
@@ -180,7 +175,7 @@ fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
         }
     }
     server.answer("zed", &stream).grants(KEYS[0].0, KEYS[0].1);
-    let zed = Socket::new(&story, "zed", stream, false);
+    let zed = server.peer("zed", stream);
     comes_and_goes(&zed, &ann, 10);
     let first = masked(BINARY, [1, 2, 3, 4], &join("zed").bytes());
     let second = masked(BINARY, [5, 6, 7, 8], &text(11, "at once").bytes());
@@ -199,7 +194,7 @@ fn an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page() {
 }
 
 #[track_caller]
-fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
+fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Peer) {
     story.because("a page from elsewhere runs in the browser of somebody who may come in here: the browser says where the page is from, and the server must not let it in. `null` is a page from nowhere, or one that hides where it is from");
     let port = server.address.port();
     let foreign = [
@@ -234,7 +229,7 @@ fn only_its_own_page(story: &Rc<Story>, server: &Program, ann: &Socket) {
     story.because("--host NAME adds a name, with any port: capitals mean nothing in it");
     let usual = ["127.0.0.1:0", "--heartbeat-ms", "3600000"];
     let named = story.serve(PROGRAM, &[&usual[..], &["--host", "chat.example"]].concat());
-    let bob = named.lets_in("ann", "ann");
+    let bob = named.admit("ann", "ann");
     for (number, (host, origin)) in (20..).zip([
         ("chat.example", "https://chat.example"),
         ("Chat.Example:8443", "http://chat.EXAMPLE:8443"),
@@ -262,7 +257,7 @@ fn is_unknown(server: &Program, name: &str) {
 
 /// Zed joins, says something to ann, and goes.
 #[track_caller]
-fn comes_and_goes(zed: &Socket, ann: &Socket, number: u32) {
+fn comes_and_goes(zed: &Peer, ann: &Peer, number: u32) {
     zed.say(&join("zed"));
     zed.gets_next(&welcome("zed", "ann, zed"));
     zed.say(&text(number, "hello"));
@@ -273,7 +268,7 @@ fn comes_and_goes(zed: &Socket, ann: &Socket, number: u32) {
 }
 
 #[test]
-fn a_head_has_8_kib_and_5_seconds_and_a_room_its_limit() {
+fn a_request_head_has_8_kib_and_5_seconds_and_a_room_has_its_limit() {
     let story = Story::new(Rule {
         rule: "a request's head of more than 8 KiB is answered with 431, one that is not complete within 5 s with 408, an upgrade past --limit with 503; nobody else waits for them",
         why: "before the upgrade a client is nobody, and may be anything: a limit for the bytes keeps it from filling the memory, one for the time (of the whole head, not of each read) from holding a thread for ever",
@@ -282,7 +277,7 @@ fn a_head_has_8_kib_and_5_seconds_and_a_room_its_limit() {
     });
     // This one is slow all the while.
     let server = serve(&story);
-    let [ann, bob] = server.lets_in_all(["ann", "bob"]);
+    let [ann, bob] = server.admit_all(["ann", "bob"]);
     let started = Instant::now();
     let slow = server.connect_stream();
     let silent = server.connect_stream();
@@ -317,7 +312,7 @@ fn a_head_has_8_kib_and_5_seconds_and_a_room_its_limit() {
     full_room(&story);
 
     story.because("5 s are for the whole head: each byte that comes must not start them anew");
-    let answers = Feed::new(slow.try_clone().unwrap());
+    let answers = Inbox::of(slow.try_clone().unwrap(), ());
     let who = "server --> slow";
     let status = loop {
         match answers.line_within(Duration::from_millis(250)) {
@@ -348,40 +343,26 @@ fn a_head_has_8_kib_and_5_seconds_and_a_room_its_limit() {
 #[track_caller]
 fn full_room(story: &Rc<Story>) {
     story.because("past --limit an upgrade is answered with 503; a seat is free when the others have been told that somebody left, however that was");
-    let server =
-        story.serve(PROGRAM, &["127.0.0.1:0", "--limit", "2", "--heartbeat-ms", "3600000"]);
-    let full = || {
-        server.refuses(503, server.get("/chat", &UPGRADE));
-    };
-    // These ask for nothing yet, and take no seat.
+    let server = open_room(story, PROGRAM, &["--limit", "2", NO_HEARTBEAT[0], NO_HEARTBEAT[1]]);
+    // These ask for nothing yet, and take no seat. Nor does the page.
     let asking = [server.connect_stream(), server.connect_stream()];
     let _ = (&asking[0]).write_all(b"GET /chat HTTP/1.1\r\n");
     lab::drained(&asking[0]);
     lab::accepted(server.address.port());
-    let ann = server.lets_in("ann", "ann");
-    // Bob takes a seat, though it has no name yet.
-    let bob = server.upgraded("bob");
-    full();
-    full();
-    // Nor does the page.
-    server.asked(server.get("/", &[])).must_be(&[200]);
-    bob.say(&join("bob"));
-    bob.gets_next(&welcome("bob", "ann, bob"));
-    ann.gets_next(&join("bob"));
-    full();
-    let mut bob = bob;
-    for way in ["a close frame", "the end of its stream", "a text message"] {
-        story.step("bob", format!("goes, with {way}"));
-        match way {
-            "a close frame" => bob.closes(1001, ""),
-            "a text message" => bob.sends(way, &bob.frame(TEXT_FRAME, "hello")),
-            _ => bob.close_sending(),
-        }
-        ann.gets_leave("bob");
-        bob = server.lets_in("bob", "ann, bob");
-        ann.gets_next(&join("bob"));
-        full();
-    }
+    let full = || {
+        server.refuses(503, server.get("/chat", &UPGRADE));
+        server.asked(server.get("/", &[])).must_be(&[200]);
+    };
+    two_seats(
+        story,
+        &server,
+        full,
+        &[
+            ("a close frame", &|bob| bob.closes(1001, "")),
+            ("the end of its stream", &Peer::close_sending),
+            ("a text message", &|bob| bob.sends("hello", &bob.frame(TEXT_FRAME, "hello"))),
+        ],
+    );
 }
 
 #[test]
@@ -393,7 +374,7 @@ fn a_frame_is_a_frame_however_it_arrives() {
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/ in two windows",
     });
     let server = serve(&story);
-    let [ann, bob] = server.lets_in_all(["ann", "bob"]);
+    let [ann, bob] = server.admit_all(["ann", "bob"]);
     story.because("the key is drawn anew for each frame: any key, and nothing of the payload is what it looks like");
     for (n, key) in (1..).zip([[0; 4], [0xff; 4], [1, 2, 3, 4], *b"CH\x01\x02", [0x80, 0, 0, 0x7f]])
     {
@@ -407,38 +388,38 @@ fn a_frame_is_a_frame_however_it_arrives() {
     for (n, size) in (10..).zip([1, 2, 3, 4, 102, 103, 104, 105, 106, 107, 235, 236, 4096]) {
         // From bob 20 bytes more, to ann 23.
         let said = text(n, "x".repeat(size));
-        bob.sends(format!("TEXT {n}, of {} bytes in all", size + HEADER_BYTES), &bob.framed(&said));
+        bob.sends(format!("TEXT {n}, of {} bytes in all", size + HEADER_BYTES), &bob.encode(&said));
         ann.gets_next(&said.by("bob"));
     }
     let most = text(30, "x".repeat(4096)).by("b".repeat(32));
-    bob.sends("TEXT 30 of 4148 bytes in all", &bob.framed(&most));
+    bob.sends("TEXT 30 of 4148 bytes in all", &bob.encode(&most));
     ann.gets_next(&most.by("bob"));
 
     story.because("TCP forgets where each write ended: read until the header is there, then until the payload is; what comes after it is the next frame");
     let many: Vec<Message> = (100..400).map(|n| text(n, format!("number {n}"))).collect();
-    let frames: Vec<u8> = many.iter().flat_map(|m| bob.framed(m)).collect();
+    let frames: Vec<u8> = many.iter().flat_map(|m| bob.encode(m)).collect();
     bob.sends("TEXT 100 to TEXT 399, a frame each (in one piece)", &frames);
     for text in many {
         ann.gets_next(&text.by("bob"));
     }
     let whole = text(500, "a euro: € ".to_string() + &"x".repeat(100));
-    let length = bob.framed(&whole).len();
+    let length = bob.encode(&whole).len();
     // Through the header, the key, the message's own header; and near the end.
     for cut in (1..32).chain([63, length - 2, length - 1]) {
-        let frame = bob.framed(&whole);
-        bob.sends_part(format!("bytes 1 to {cut} of a frame of {length}"), &frame[..cut], false);
+        let frame = bob.encode(&whole);
+        bob.sends_part(format!("bytes 1 to {cut} of a frame of {length}"), &frame[..cut]);
         if cut % 10 == 0 {
             ann.say(&text(500, "half a frame stops nobody"));
             bob.gets_next(&text(500, "half a frame stops nobody").by("ann"));
         }
-        bob.sends_part(format!("bytes {} to {length}", cut + 1), &frame[cut..], true);
+        bob.sends_part(format!("bytes {} to {length}", cut + 1), &frame[cut..]);
         ann.gets_next(&whole.clone().by("bob"));
     }
-    let frame = bob.framed(&whole);
+    let frame = bob.encode(&whole);
     for at in 0..32 {
-        bob.sends_part(format!("byte {}", at + 1), &frame[at..=at], false);
+        bob.sends_part(format!("byte {}", at + 1), &frame[at..=at]);
     }
-    bob.sends_part("the rest of it", &frame[32..], true);
+    bob.sends_part("the rest of it", &frame[32..]);
     ann.gets_next(&whole.clone().by("bob"));
 
     fragments(&story, &ann, &bob, &whole);
@@ -447,7 +428,7 @@ fn a_frame_is_a_frame_however_it_arrives() {
 }
 
 #[track_caller]
-fn fragments(story: &Story, ann: &Socket, bob: &Socket, whole: &Message) {
+fn fragments(story: &Story, ann: &Peer, bob: &Peer, whole: &Message) {
     story.because("the parts of a fragmented message are put together, whatever their sizes (0 too): the first says what it is, continuations have the opcode 0, the last has FIN");
     let bytes = whole.bytes();
     for cut in [0, 1, 19, 20, 33, bytes.len() - 1, bytes.len()] {
@@ -487,11 +468,7 @@ fn fragments(story: &Story, ann: &Socket, bob: &Socket, whole: &Message) {
     ann.gets_next(&whole.clone().by("bob"));
     let pinging = bob.frame(PING_FRAME, "in pieces");
     for at in 0..pinging.len() {
-        bob.sends_part(
-            format!("byte {} of a ping", at + 1),
-            &pinging[at..=at],
-            at + 1 == pinging.len(),
-        );
+        bob.sends_part(format!("byte {} of a ping", at + 1), &pinging[at..=at]);
     }
     bob.gets_pong(b"in pieces");
     story.because("a pong that nobody asked for is ignored (section 5.5.3)");
@@ -504,7 +481,7 @@ fn fragments(story: &Story, ann: &Socket, bob: &Socket, whole: &Message) {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
+fn a_violation_of_the_protocol_is_closed_with_its_code() {
     let story = Story::new(Rule {
         rule: "what breaks RFC 6455 is closed with 1002, text that is not UTF-8 with 1007, more than 4148 bytes with 1009, a text message with ERROR `binary messages only` and 1003, what is no message with ERROR and 1008; the others get LEAVE with `protocol error`",
         why: "a header says all that is needed to refuse a frame: reserved bits, opcode, mask, length. Look before you wait for the payload, or make room for it",
@@ -512,12 +489,12 @@ fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
         by_hand: "cargo run --example 09_websocket_chat; then new WebSocket(\"ws://127.0.0.1:8080/chat\").send(\"text\") in the console of a page from there",
     });
     let server = serve(&story);
-    let ann = server.lets_in("ann", "ann");
+    let ann = server.admit("ann", "ann");
     let frame = |first: u8, payload: &[u8]| masked(first, [9, 8, 7, 6], payload);
     let hello = text(2, "hello").bytes();
     let is_closed = |why: &str, bytes: &[u8], after: &[u8], codes: &[u16]| {
         story.because(format!("{why}: the server closes with that code at once, and does nothing of what comes after it"));
-        let zed = server.lets_in("zed", "ann, zed");
+        let zed = server.admit("zed", "ann, zed");
         ann.gets_next(&join("zed"));
         let before = text(1, story.word());
         zed.say(&before);
@@ -589,11 +566,11 @@ fn what_breaks_the_protocol_is_closed_with_the_code_for_it() {
 }
 
 #[track_caller]
-fn no_messages_of_the_chat(story: &Story, server: &Program, ann: &Socket) {
+fn no_messages_of_the_chat(story: &Story, server: &Program, ann: &Peer) {
     story.because("the chat has its own rules too: each message of it is one binary message, no more and no less; a text message is answered with ERROR `binary messages only` and closed with 1003");
-    let zed = server.lets_in("zed", "ann, zed");
+    let zed = server.admit("zed", "ann, zed");
     ann.gets_next(&join("zed"));
-    let nobody = server.upgraded("nobody");
+    let nobody = server.visit("nobody");
     for peer in [&zed, &nobody] {
         peer.sends("a text message", &peer.frame(TEXT_FRAME, "caf\u{e9} \u{1f980}"));
         peer.gets_next(&error("binary messages only"));
@@ -619,9 +596,9 @@ fn no_messages_of_the_chat(story: &Story, server: &Program, ann: &Socket) {
         ("the body must be UTF-8", text(2, b"caf\xe9").bytes()),
     ] {
         story.because(format!("{why}: ERROR says so, and the server closes with 1008"));
-        let zed = server.lets_in("zed", "ann, zed");
+        let zed = server.admit("zed", "ann, zed");
         ann.gets_next(&join("zed"));
-        let after = [zed.framed(&text(9, "after it")), zed.frame(PING_FRAME, "")].concat();
+        let after = [zed.encode(&text(9, "after it")), zed.frame(PING_FRAME, "")].concat();
         zed.expects_no_pong();
         let frames = [zed.frame(BINARY, &bytes), after].concat();
         zed.sends(format!("{}, TEXT 9, a ping", quote(&bytes)), &frames);
@@ -632,13 +609,13 @@ fn no_messages_of_the_chat(story: &Story, server: &Program, ann: &Socket) {
 }
 
 #[track_caller]
-fn last_words(story: &Story, server: &Program, ann: &Socket) {
+fn last_words(story: &Story, server: &Program, ann: &Peer) {
     story.because("closing a connection with unread bytes is a reset, which may overtake the last words: close the sending half first, read on and throw away for a moment, and close then");
     let flooded = || {
-        let zed = server.lets_in("zed", "ann, zed");
+        let zed = server.admit("zed", "ann, zed");
         ann.gets_next(&join("zed"));
         story.step("zed --> server", "a text message, and 2 MiB more");
-        let after = zed.framed(&text(4, "x".repeat(4000))).repeat(500);
+        let after = zed.encode(&text(4, "x".repeat(4000))).repeat(500);
         let sending = server.floods(&zed.stream, &[zed.frame(TEXT_FRAME, "hello"), after].concat());
         zed.gets_next(&error("binary messages only"));
         zed.gets_close(&[1003]);
@@ -654,7 +631,7 @@ fn last_words(story: &Story, server: &Program, ann: &Socket) {
     story.because(
         "a client that neither answers a close frame nor goes is waited for, but not for ever",
     );
-    let zed = server.lets_in("zed", "ann, zed");
+    let zed = server.admit("zed", "ann, zed");
     ann.gets_next(&join("zed"));
     zed.falls_silent();
     zed.sends("a text message", &zed.frame(TEXT_FRAME, "hello"));
@@ -676,7 +653,7 @@ fn long_form(bytes: usize, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_room_is_that_of_the_steps_before() {
+fn the_room_is_the_same_as_in_the_steps_before() {
     let story = Story::new(Rule {
         rule: "JOIN is answered with WELCOME and told to the others; TEXT goes to every other client under the name and clock of the server, cleaned; before WELCOME there is ERROR `join first`, and after it `you are here as NAME`: each message is one binary WebSocket message",
         why: "frames are a way to carry messages, no more: the room needs to know nothing of them",
@@ -684,8 +661,8 @@ fn the_room_is_that_of_the_steps_before() {
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/ in two windows",
     });
     let server = serve(&story);
-    let early = server.upgraded("early");
-    let [ann, bob, eve] = server.lets_in_all(["ann", "bob", "eve"]);
+    let early = server.visit("early");
+    let [ann, bob, eve] = server.admit_all(["ann", "bob", "eve"]);
     for sequence in [1, 2, 0x0102_0304, u32::MAX, 3] {
         let word = story.word();
         // Ann says that she is bob, and that it is 1970.
@@ -759,10 +736,10 @@ fn the_room_is_that_of_the_steps_before() {
     for other in [&ann, &bob] {
         other.gets(&left("Zed", "left"));
     }
-    let zed = server.lets_in("zed", "ann, bob, eve, zed");
+    let zed = server.admit("zed", "ann, bob, eve, zed");
     ann.gets(&join("zed"));
     // One who goes as nobody is nobody's news.
-    let nobody = server.upgraded("nobody");
+    let nobody = server.visit("nobody");
     nobody.say_goodbye();
     zed.say_goodbye();
     ann.gets_next(&left("zed", "left"));
@@ -771,7 +748,7 @@ fn the_room_is_that_of_the_steps_before() {
 }
 
 #[test]
-fn each_ending_is_told_once_with_its_reason() {
+fn each_disconnect_is_announced_once_with_its_reason() {
     let story = Story::new(Rule {
         rule: "the others get LEAVE: `left` after a close frame, with any code that is allowed or none, and after a LEAVE; `disconnected` where the stream ends without either; `too slow` past 1 MiB in the server's queue. A close frame is answered with one of the same code",
         why: "a browser that closes a window says so in a close frame; one that crashes does not. The end that TCP sees is the same",
@@ -779,15 +756,7 @@ fn each_ending_is_told_once_with_its_reason() {
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/ in two windows: close one",
     });
     let server = serve(&story);
-    let [ann, bob] = server.lets_in_all(["ann", "bob"]);
-    let heard = |word: &str, why: &str| {
-        for other in [&ann, &bob] {
-            other.gets_next(&join("zed"));
-            other.gets_next(&text(1, word).by("zed"));
-            other.gets_next(&left("zed", why));
-        }
-    };
-    let enter = || server.lets_in("zed", "ann, bob, zed");
+    let [ann, bob] = server.admit_all(["ann", "bob"]);
     for (code, reason) in [
         (1000, ""),
         (1000, "caf\u{e9}"),
@@ -799,222 +768,87 @@ fn each_ending_is_told_once_with_its_reason() {
         (NO_CODE, ""),
     ] {
         story.because("a close frame is a goodbye, whatever its code: it is answered with the same code, and the server ends the stream");
-        let zed = enter();
-        let word = story.word();
+        let zed = server.admit("zed", "ann, bob, zed");
+        let said = text(1, story.word());
         zed.has_said_close();
-        // The last words and the end of the stream are there before the server looks.
         let frames = [
-            zed.framed(&text(1, &word)),
+            zed.encode(&said),
             zed.frame(CLOSE, closing(code, reason)),
-            zed.framed(&text(2, "after it nothing counts")),
+            zed.encode(&text(2, "after it nothing counts")),
         ];
-        zed.sends(
-            format!("TEXT 1 \"{word}\", close {code} \"{reason}\", TEXT 2"),
-            &frames.concat(),
-        );
+        zed.sends(format!("{}, close {code} \"{reason}\", TEXT 2", said.told()), &frames.concat());
         zed.gets_close(if code == NO_CODE {
             &[1000, NO_CODE]
         } else {
             std::slice::from_ref(&code)
         });
-        heard(&word, "left");
+        are_told([&ann, &bob], &said, "left");
     }
     let half = text(2, "half a message").bytes();
     let leave = masked(BINARY, [1; 4], &message(LEAVE, "", "").bytes());
     let close = masked(CLOSE, [2; 4], &closing(1000, ""));
     let fragment = masked(FIRST_BINARY, [3; 4], &half[..9]);
-    for (what, last, why) in [
-        ("LEAVE", leave.clone(), "left"),
-        ("LEAVE and close 1000", [&leave[..], &close].concat(), "left"),
-        ("a fragment, and close 1000", [&fragment[..], &close].concat(), "left"),
-        ("nothing more", Vec::new(), "disconnected"),
-        ("a byte of a frame", vec![BINARY], "disconnected"),
-        ("half a frame", masked(BINARY, [4; 4], &half)[..20].to_vec(), "disconnected"),
-        ("half of a close frame", close[..7].to_vec(), "disconnected"),
-        ("a fragment of a message", fragment.clone(), "disconnected"),
-    ] {
-        story.because("what was said before the end is passed on before it; only a goodbye is `left`, a stream that just ends is `disconnected`, inside a frame or a message too. The first that ends a connection is its reason");
-        // The name is free each time.
-        let zed = enter();
-        let word = story.word();
-        server.freeze();
-        zed.has_said_close();
-        zed.sends(
-            format!("TEXT 1 \"{word}\", {what}"),
-            &[zed.framed(&text(1, &word)), last].concat(),
-        );
-        zed.close_sending();
-        server.thaw();
-        heard(&word, why);
-    }
+    story.because("what was said before the end is passed on before it; only a goodbye is `left`, a stream that just ends is `disconnected`, inside a frame or a message too. The first that ends a connection is its reason");
+    disconnects(
+        &story,
+        &server,
+        [&ann, &bob],
+        &[
+            ("LEAVE", leave.clone(), "left"),
+            ("LEAVE and close 1000", [&leave[..], &close].concat(), "left"),
+            ("a fragment, and close 1000", [&fragment[..], &close].concat(), "left"),
+            ("nothing more", Vec::new(), "disconnected"),
+            ("a byte of a frame", vec![BINARY], "disconnected"),
+            ("half a frame", masked(BINARY, [4; 4], &half)[..20].to_vec(), "disconnected"),
+            ("half of a close frame", close[..7].to_vec(), "disconnected"),
+            ("a fragment of a message", fragment.clone(), "disconnected"),
+        ],
+    );
     resets(&story, &server, [&ann, &bob]);
-    lab::is_too_slow(&story, server.lets_in_stream("zed"), [&ann, &bob], Some("too slow"));
+    story.because("a client that never joined is not announced");
+    let nobody = server.visit("nobody");
+    nobody.closes(1000, "");
+    nobody.gets_close(&[1000]);
+    drop(server.visit("nobody"));
+    lab::never_reads(&story, &server, [&ann, &bob], Some("too slow"));
     story.because("LEAVE is a goodbye too: the server closes with 1000, and nobody is told twice");
     bob.say(&message(LEAVE, "", ""));
     bob.gets_close(&[1000]);
     ann.gets_next(&left("bob", "left"));
 }
 
-#[track_caller]
-fn resets(story: &Story, server: &Program, others: [&Socket; 2]) {
-    story.because(
-        "a reset is an end like another: reading fails then. It ends this client, nobody else",
-    );
-    let zed = server.lets_in_stream("zed");
-    let word = story.word();
-    let said = masked(BINARY, [5; 4], &text(1, &word).bytes());
-    story.step("zed --> server", format!("TEXT 1 \"{word}\""));
-    let _ = (&zed).write_all(&said);
-    for other in others {
-        other.gets_next(&join("zed"));
-        other.gets_next(&text(1, &word).by("zed"));
-    }
-    // Closed with the welcome unread: the system sends a reset.
-    lab::wait_for_bytes(story, &zed);
-    story.step("zed --> server", "reset");
-    drop(zed);
-    for other in others {
-        other.gets_next(&left("zed", "disconnected"));
-    }
-    story.because("a client that never joined is not announced");
-    let nobody = server.upgraded("nobody");
-    nobody.closes(1000, "");
-    nobody.gets_close(&[1000]);
-    drop(server.upgraded("nobody"));
-}
-
 #[test]
-fn who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
-    const HEARTBEAT: Duration = Duration::from_secs(1);
+fn a_silent_client_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life() {
     let story = Story::new(Rule {
         rule: "a client that is silent for one heartbeat gets a WebSocket ping; after two more silent heartbeats it is disconnected, and the others get LEAVE with the body `timed out`. A client that has not joined is treated in the same way, and nobody is told. Any frame is a sign of life",
         why: "browsers answer WebSocket's ping by themselves, but know nothing of the chat's PING. What the server sends to a client says nothing about it; whatever comes from it does",
         read: "lessons/09_websocket_chat.md, \"The idea\"",
         by_hand: "cargo run --example 09_websocket_chat 127.0.0.1:8080 --heartbeat-ms 1000, and http://127.0.0.1:8080/ in two browsers; stop one of them with kill -STOP",
     });
-    let server = story.serve(PROGRAM, &["127.0.0.1:0", "--heartbeat-ms", "1000"]);
-    // Ann answers each ping; the others don't.
-    let ann = server.lets_in("ann", "ann");
-    let started = Instant::now();
-    let nobody = server.upgraded("nobody");
-    nobody.falls_silent();
-    let zed = server.lets_in("zed", "ann, zed");
-    zed.falls_silent();
-    ann.gets_next(&join("zed"));
-    // A clock that is a bit fast is forgiven; one that is late is the machine's.
-    let not_before = |beats: u32, started: Instant, what: &str| {
-        if started.elapsed() < HEARTBEAT * beats * 9 / 10 {
-            let expected = format!("{what} not before {beats} heartbeats of silence");
-            let received = format!("it after {:?}", started.elapsed());
-            story.fails("server --> client", &expected, &received);
-        }
-    };
-    zed.gets_ping();
-    not_before(1, started, "a ping");
-    story.because("an answer is a sign of life: silence is counted anew, and there is a ping at its end again");
-    let answered = Instant::now();
-    zed.sends("a pong", &zed.frame(PONG_FRAME, ""));
-    let gus = server.lets_in("gus", "ann, gus, zed");
-    gus.falls_silent();
-    ann.gets_next(&join("gus"));
-    zed.gets_ping();
-    not_before(1, answered, "the next ping");
-    story.because("the heartbeat is also for a client that has not joined, or connections that nobody uses pile up; its end is told to nobody. A heartbeat after the ping is not the end: there are two");
-    nobody.gets_ping();
-    nobody.ends("since it said nothing at all");
-    not_before(3, started, "the end");
-
-    story.because("a client that hears what others say, but says nothing, not even a pong, is silent: what the server sends is no sign of life. Nor is half a frame, and it does not stop the clock either");
-    let frame = gus.framed(&text(1, "half a message is none"));
-    story.step("gus --> server", "a byte of a frame now and then");
-    // The pings to somebody who answers them are the clock.
-    let clock = server.upgraded("clock");
-    let lost = ["zed", "gus"];
-    for (beat, byte) in (1..).zip(&frame) {
-        let missing = lost.into_iter().find(|name| !ann.has_heard_of(name));
-        let Some(missing) = missing else { break };
-        if beat == 7 {
-            let expected = left(missing, "timed out").told();
-            story.fails("server --> ann", &expected, "nothing, for many heartbeats");
-        }
-        gus.tries(&[*byte]);
-        ann.say(&text(beat, "are you there?"));
-        clock.gets_ping();
-        // With its answer the text was passed on: clients that join later don't hear it.
-        ann.say(&ping(beat));
-        ann.gets(&pong(beat));
-    }
-    for name in lost {
-        ann.gets(&left(name, "timed out"));
-    }
-    story.because("a client that is timed out is disconnected: its own stream ends, too");
-    zed.ends("since its ping was not answered");
-    // The name is free, and ann was here all the time.
-    let zed = server.lets_in("zed", "ann, zed");
-    ann.gets_next(&join("zed"));
-    zed.say_goodbye();
-    ann.gets_leave("zed");
+    silence(&story, PROGRAM);
 
     story.because("any frame is a sign of life: a pong, a ping, any message of the chat, a fragment of one. The heartbeat looks for those who are gone, not for those who keep quiet");
-    // On a machine that is busy elsewhere, a sign of life may come too late, and
-    // then the server is right to disconnect its sender. The second time it is not.
-    let mut lost = None;
-    for heartbeat in [Duration::from_millis(400), patience() / 4] {
-        lost = lost_among_the_living(&story, &heartbeat.as_millis().to_string());
-        if lost.is_none() {
-            return;
-        }
-        story.step("the test", "tries it once more, with more time");
-    }
-    story.fails("server --> them", "all of them are still here", &lost.unwrap());
-}
-
-/// Everybody gives one kind of sign, once in a heartbeat, for five heartbeats.
-/// Returns who was lost.
-fn lost_among_the_living(story: &Rc<Story>, heartbeat: &str) -> Option<String> {
-    let server = story.serve(PROGRAM, &["127.0.0.1:0", "--heartbeat-ms", heartbeat]);
-    let chat = |message: Message| (BINARY, message.bytes());
-    let signs = [
-        ("ann, who sends pongs,", (PONG_FRAME, Vec::new())),
-        ("bob, who sends pings,", (PING_FRAME, b"I am here".to_vec())),
-        ("eve, who says TEXT,", chat(text(1, "I am here"))),
-        ("fay, who says ERROR,", chat(error("I am here"))),
-        ("gus, who says PONG,", chat(pong(1))),
-        ("hal, who says JOIN again,", chat(join("hal"))),
-        ("ida, who sends fragments,", (MORE, b"x".to_vec())),
-        ("somebody who has not joined and sends pongs", (PONG_FRAME, b"x".to_vec())),
-        ("somebody who has not joined and says PING", chat(ping(1))),
-    ];
-    let living: Vec<Socket> = signs.iter().map(|(who, _)| server.upgraded(who)).collect();
-    for (peer, (who, _)) in living.iter().zip(&signs) {
-        peer.falls_silent();
-        if let Some((name, _)) = who.split_once(',') {
-            peer.tries(&peer.framed(&join(name)));
-        }
-        if who.contains("fragments") {
-            // Of a message that never ends, and would be too long in the end.
-            peer.tries(&peer.frame(FIRST_BINARY, "CH"));
-        }
-    }
-    // Its pings are the clock.
-    let clock = server.upgraded("clock");
-    for _ in 0..5 {
-        if !clock.pinged() {
-            return Some("somebody who answers each ping was disconnected".into());
-        }
-        for (peer, (_, (first, payload))) in living.iter().zip(&signs) {
-            peer.tries(&peer.frame(*first, payload));
-        }
-        story.step("all of them", "send their frame");
-    }
-    for (peer, (who, (first, _))) in living.iter().zip(&signs) {
-        // In the middle of a message too a ping is answered.
-        peer.tries(&peer.frame(PING_FRAME, "77"));
-        if !peer.ponged(b"77") {
-            return Some(format!("{who} was disconnected (frames of {first:#04x})"));
-        }
-    }
-    None
+    let says = |message: Message| move |peer: &Peer, _: u32| peer.encode(&message);
+    let frame =
+        |first: u8, payload: &'static str| move |peer: &Peer, _: u32| peer.frame(first, payload);
+    // Of a message that never ends, and would be too long in the end.
+    let fragments =
+        |peer: &Peer, round: u32| peer.frame(if round == 0 { FIRST_BINARY } else { MORE }, "CH");
+    signs_of_life(
+        &story,
+        PROGRAM,
+        &[
+            ("ann, who sends pongs,", &frame(PONG_FRAME, "")),
+            ("bob, who sends pings,", &frame(PING_FRAME, "I am here")),
+            ("eve, who says TEXT,", &says(text(1, "I am here"))),
+            ("fay, who says ERROR,", &says(error("I am here"))),
+            ("gus, who says PONG,", &says(pong(1))),
+            ("hal, who says JOIN again,", &says(join("hal"))),
+            ("ida, who sends fragments,", &fragments),
+            ("somebody who has not joined and sends pongs", &frame(PONG_FRAME, "x")),
+            ("somebody who has not joined and says PING", &says(ping(1))),
+        ],
+    );
 }
 
 #[test]
@@ -1025,106 +859,29 @@ fn a_server_that_stops_says_goodbye_in_a_message_and_in_a_close_frame() {
         read: "lessons/09_websocket_chat.md, \"Run it\"",
         by_hand: "cargo run --example 09_websocket_chat, and http://127.0.0.1:8080/; Ctrl-C in the terminal",
     });
-    for way in ways_to_stop() {
-        let server = serve(&story);
-        let [ann, bob] = server.lets_in_all(["ann", "bob"]);
-        let nobody = server.upgraded("nobody");
-        let late = server.lets_in_stream("late");
-        for other in [&ann, &bob] {
-            other.gets(&join("late"));
-        }
-        let mut held = Vec::new();
-        let mut rude = None;
-        if way == "/quit" {
-            // These ask for nothing yet.
-            held.extend([server.connect_stream(), server.connect_stream()]);
-            let _ = (&held[0]).write_all(b"GET /chat HTTP/1.1\r\nHost: a");
-            // And rude will not answer, in the middle of a message.
-            let socket = server.lets_in("rude", "ann, bob, late, rude");
-            socket.sends("a fragment", &socket.frame(FIRST_BINARY, "CH"));
-            socket.falls_silent();
-            for other in [&ann, &bob] {
-                other.gets(&join("rude"));
-            }
-            rude = Some(socket);
-        }
-        let long = "x".repeat(1000);
-        for n in 1..=100 {
-            ann.sends(format!("TEXT {n} of 1000 bytes"), &ann.framed(&text(n, &long)));
-        }
-        for n in 1..=100 {
-            bob.gets_next(&text(n, &long).by("ann"));
-        }
-        match way {
-            "/quit" => {
-                server.types("what is this?\n");
-                server.quit();
-            }
-            other => {
-                server.ends_input();
-                server.settled();
-                bob.say(&text(1, "still open?"));
-                ann.gets_next(&text(1, "still open?").by("bob"));
-                if other == "SIGTERM" { server.terminate() } else { server.interrupt() }
-            }
-        }
-        for peer in [&ann, &bob, &nobody] {
-            peer.gets(&goodbye());
-            peer.gets_close(&[1001]);
-        }
-        // Late has not read a byte yet.
-        let late = Socket::new(&story, "late", late, false);
-        late.gets_next(&welcome("late", "ann, bob, late"));
-        if way == "/quit" {
-            late.gets(&join("rude"));
-        }
-        for n in 1..=100 {
-            late.gets(&text(n, &long).by("ann"));
-        }
-        if way != "/quit" {
-            late.gets(&text(1, "still open?").by("bob"));
-        }
-        late.gets(&goodbye());
-        late.gets_close(&[1001]);
-        story.because("clients that neither answer the close frame nor go, or that have not even asked for anything, must not hold up the stop");
-        server.expect_last_printed("bye");
-        server.expect_exit(0);
-        let address = server.address.to_string();
-        drop((ann, bob, nobody, late, rude, held, server));
-        story.because("a server that is started again at once can have its port again");
-        story.serve(PROGRAM, &[&address]);
-    }
-
+    stops(&story, PROGRAM);
     arguments(&story);
 }
 
 #[track_caller]
 fn arguments(story: &Rc<Story>) {
     story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
-    let server = story.serve(PROGRAM, &["--limit", "10000", "127.0.0.1:0", "--heartbeat-ms", "50"]);
+    let server = story.serve(PROGRAM, &["--limit", "7", "127.0.0.1:0", "--heartbeat-ms", "70"]);
     let taken = server.address.to_string();
     story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
     story.serves_by_default(PROGRAM, "127.0.0.1:8080");
     story.together(|| {
         story.usual_arguments(PROGRAM);
         story.run(PROGRAM, &["127.0.0.1:0", "surplus"]).usage_error_about("surplus");
-        for (option, wrongs) in [
-            ("--limit", ["0", "10001", "-1", "many"]),
-            ("--heartbeat-ms", ["49", "3600001", "-1", "soon"]),
-        ] {
-            for wrong in wrongs {
-                story.run(PROGRAM, &["127.0.0.1:0", option, wrong]).usage_error_about(wrong);
-            }
-            story.run(PROGRAM, &["127.0.0.1:0", option]).usage_error_about(option);
-        }
+        numbers_are_checked(story, PROGRAM);
     });
     if has_ipv6() {
-        story.serve(PROGRAM, &["[::1]:0"]).lets_in("ann", "ann");
+        story.serve(PROGRAM, &["[::1]:0"]).admit("ann", "ann");
     }
 }
 
 #[test]
-fn with_echo_all_comes_back_as_it_was() {
+fn with_echo_every_message_comes_back_unchanged() {
     let story = Story::new(Rule {
         rule: "with --echo each message comes back as it was, text as text and binary as binary, up to 16 MiB, in however many fragments it came; on any path and from any Origin; nobody joins anything",
         why: "this is what the suites that test WebSocket want to talk to. Lengths over 65535 have 64 bits; text is checked while it comes, and a character may be cut by the end of a fragment",
@@ -1136,7 +893,7 @@ fn with_echo_all_comes_back_as_it_was() {
     let silent = server.echoing("silent", &at("/chat", &[]));
     silent.sends("half of a message", &silent.frame(FIRST_TEXT, "half of a mess"));
     let ann = server.echoing("ann", &at("/", &[]));
-    let returns = |peer: &Socket, first: u8, payload: &[u8]| {
+    let returns = |peer: &Peer, first: u8, payload: &[u8]| {
         peer.sends(format!("a message of {} bytes", payload.len()), &peer.frame(first, payload));
         peer.gets_back(first, payload);
     };

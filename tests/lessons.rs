@@ -127,12 +127,11 @@ fn program_file(step: &str) -> String {
     if Path::new(&folder).exists() { folder } else { format!("examples/{step}.rs") }
 }
 
-/// The names of a grading's tests: functions under `#[test]`, or in the list of
-/// one that runs them itself.
+/// The names of a grading's tests: the functions after `#[test]`, and perhaps
+/// after further attributes.
 fn tests_of(grading: &str) -> Vec<&str> {
-    let marked = grading.split("\n#[test]\nfn ").skip(1);
-    let listed = grading.split("\n        test!(").skip(1);
-    marked.chain(listed).filter_map(|rest| rest.split(['(', ',']).next()).collect()
+    let marked = grading.split("\n#[test]\n").skip(1);
+    marked.filter_map(|rest| rest.split_once("fn ")?.1.split('(').next()).collect()
 }
 
 /// Those of all steps.
@@ -224,7 +223,8 @@ fn cargo_commands_name_programs_and_tests_that_exist() {
     for page in pages() {
         let words: Vec<&str> = page.text.split_whitespace().collect();
         for pair in words.windows(2) {
-            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'']);
+            // In a picture of terminals the edge of a window may follow.
+            let name = pair[1].trim_end_matches(['`', ',', '.', ';', ':', ')', '"', '\'', '|']);
             let path = match pair[0] {
                 "--example" => program_file(name),
                 "--test" => format!("tests/{name}.rs"),
@@ -254,7 +254,7 @@ fn tests_that_are_named_exist() {
             found += 1;
         }
     }
-    assert!(found > 20, "names are looked for in the wrong place: {found} found");
+    assert!(found > 10, "names are looked for in the wrong place: {found} found");
 }
 
 #[test]

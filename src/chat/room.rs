@@ -6,6 +6,9 @@
 //! learns what happens through a channel of [`Event`]s, one after the other,
 //! and it alone decides. The threads that read know one client each
 //! (see [`session`](crate::chat::session)).
+//!
+//! Lessons: [06_message_headers](../../../../../lessons/06_message_headers.md),
+//! [07_disconnects](../../../../../lessons/07_disconnects.md).
 
 use crate::chat::heartbeat::{Check, Pulse};
 use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};

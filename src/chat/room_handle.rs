@@ -2,6 +2,10 @@
 //! it, and the answers that they wait for.
 //!
 //! Introduced by step 06; the reasons by step 07; the login by step 10.
+//!
+//! Lessons: [06_message_headers](../../../../../lessons/06_message_headers.md),
+//! [07_disconnects](../../../../../lessons/07_disconnects.md),
+//! [10_secure_chat](../../../../../lessons/10_secure_chat.md).
 
 use crate::chat::transport::Transport;
 use std::net::TcpStream;

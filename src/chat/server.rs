@@ -1,6 +1,8 @@
 //! A server with a room: its listeners, and how it closes.
 //!
 //! Introduced by step 07, and used by all later steps.
+//!
+//! Lesson: [07_disconnects](../../../../../lessons/07_disconnects.md).
 
 use crate::chat::room::{Room, Rules};
 use crate::chat::room_handle::{Event, LoginCheck, RoomHandle};

@@ -1,17 +1,19 @@
 //! Talking in datagrams: what the grading of step 08 needs. A datagram arrives
 //! whole or not at all, and there are no connections.
 
-use super::message::{self, CHALLENGE, ERROR, JOIN, LEAVE, Message, PING, PONG, TEXT, WELCOME};
-use super::message::{join, ping, pong, text, welcome};
+use super::inbox::{Event, Inbox, Next};
+use super::message::{self, CHALLENGE, LEAVE, Message, PING, PONG, TEXT};
+use super::message::{JOIN, join, ping, pong, text, welcome};
 use super::program::Program;
+use super::receiver::Receiver;
 use super::story::{Story, quote};
 use super::{patience, system};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -38,75 +40,61 @@ pub enum Pinged {
     Silent,
 }
 
-/// A datagram that came.
-struct Datagram {
-    from: SocketAddr,
-    bytes: Vec<u8>,
-    when: Instant,
-}
-
 #[derive(Default)]
 struct State {
-    /// Whom it writes to, and listens to; of a client only known when it has
-    /// written.
+    /// Where it writes to, and from where it receives; for a client's server
+    /// only known when the client has written.
     to: Option<SocketAddr>,
-    datagrams: VecDeque<Datagram>,
-    /// From somebody else. A port that was just closed may be another's now,
-    /// so this is no mistake by itself.
-    astray: Option<Datagram>,
     /// How many PINGs have come.
     pings: usize,
     pinged: Pinged,
     over: bool,
 }
 
-#[derive(Default)]
-struct Inbox(Mutex<State>, Condvar);
-
-impl Inbox {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Somebody with a UDP socket. A thread of its own reads it all the time, and
-/// answers PINGs: no buffer runs over, and nobody waits for the test.
+/// answers PINGs: no buffer runs over, and no program waits for the test.
 pub struct UdpPeer {
-    story: Rc<Story>,
+    receiving: Receiver,
     me: String,
     other: String,
-    /// Whether the test is the server here.
-    serves: bool,
     address: SocketAddr,
     socket: Arc<UdpSocket>,
-    inbox: Arc<Inbox>,
+    state: Arc<Mutex<State>>,
     reader: Option<JoinHandle<()>>,
     /// The cookie of the last CHALLENGE.
     pub cookie: RefCell<Vec<u8>>,
-    /// JOINs that a client has sent. It may send them again.
-    asked: RefCell<Vec<Message>>,
+}
+
+impl Deref for UdpPeer {
+    type Target = Receiver;
+
+    fn deref(&self) -> &Receiver {
+        &self.receiving
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl UdpPeer {
     fn open(story: &Rc<Story>, me: &str, other: &str, at: SocketAddr) -> Option<UdpPeer> {
         let socket = Arc::new(UdpSocket::bind(at).ok()?);
         let address = socket.local_addr().unwrap();
-        let inbox = Arc::<Inbox>::default();
+        let (inbox, state) = (Inbox::default(), Arc::<Mutex<State>>::default());
         let reader = thread::spawn({
-            let (socket, inbox) = (Arc::clone(&socket), Arc::clone(&inbox));
-            move || read(&socket, &inbox)
+            let (socket, inbox, state) = (Arc::clone(&socket), inbox.clone(), Arc::clone(&state));
+            move || read(&socket, &inbox, &state)
         });
         Some(UdpPeer {
-            story: Rc::clone(story),
+            receiving: Receiver::new(story, format!("{other} --> {me}"), inbox, false),
             me: me.to_string(),
             other: other.to_string(),
-            serves: false,
             address,
             socket,
-            inbox,
+            state,
             reader: Some(reader),
             cookie: RefCell::default(),
-            asked: RefCell::default(),
         })
     }
 
@@ -114,7 +102,7 @@ impl UdpPeer {
     pub fn mock_server(story: &Rc<Story>, host: &str, name: &str) -> UdpPeer {
         let at = SocketAddr::new(host.parse().unwrap(), 0);
         let mut mock_server = UdpPeer::open(story, "server", name, at).unwrap();
-        mock_server.serves = true;
+        mock_server.receiving.cookies = true;
         mock_server
     }
 
@@ -122,7 +110,7 @@ impl UdpPeer {
     pub fn stranger(&self, me: &str) -> UdpPeer {
         let at = SocketAddr::new(self.address.ip(), 0);
         let stranger = UdpPeer::open(&self.story, me, &self.other, at).unwrap();
-        stranger.inbox.state().to = self.inbox.state().to;
+        lock(&stranger.state).to = lock(&self.state).to;
         stranger
     }
 
@@ -131,10 +119,10 @@ impl UdpPeer {
         self.address
     }
 
-    /// From now on it writes to this server, and listens to it.
+    /// From now on it writes to this server, and receives from it.
     pub fn turns_to(&self, server: &Program) {
         self.story.step(&self.me, format!("writes to the server at {} now", server.address));
-        self.inbox.state().to = Some(server.address);
+        lock(&self.state).to = Some(server.address);
     }
 
     /// Is gone without a word: what is sent to it meets nobody, and the system
@@ -147,17 +135,17 @@ impl UdpPeer {
 
     /// From now on, PINGs are answered so.
     pub fn when_pinged(&self, pinged: Pinged) {
-        self.inbox.state().pinged = pinged;
+        lock(&self.state).pinged = pinged;
     }
 
     /// How many PINGs have come so far.
     pub fn pings(&self) -> usize {
-        self.inbox.state().pings
+        lock(&self.state).pings
     }
 
     /// How many other datagrams have come and were not looked at.
     pub fn unread(&self) -> usize {
-        self.inbox.state().datagrams.len()
+        self.inbox.unread()
     }
 
     /// Sends a message, alone in its datagram.
@@ -174,50 +162,27 @@ impl UdpPeer {
     }
 
     fn throw(&self, bytes: &[u8]) {
-        let to = self.inbox.state().to;
+        let to = lock(&self.state).to;
         // Where nobody is, nothing arrives: what is missing is told then.
         let _ = self.socket.send_to(bytes, to.expect("somebody has written"));
     }
 
-    /// The next message must be this one.
+    /// The next messages must be these, in any order; returns when the one came
+    /// that is named first.
     #[track_caller]
-    pub fn gets(&self, expected: &Message) -> Message {
-        let (came, _) = self.message(&expected.told());
-        self.compare(expected, &came);
-        came
-    }
-
-    /// The next messages must be these, in any order; returns when each came.
-    #[track_caller]
-    pub fn gets_all(&self, expected: &[Message]) -> Vec<Instant> {
+    pub fn gets_all(&self, expected: &[Message]) -> Instant {
         let mut missing: Vec<&Message> = expected.iter().collect();
-        let mut times = vec![Instant::now(); expected.len()];
+        let mut first_came = Instant::now();
         while let Some(first) = missing.first() {
-            let (came, when) = self.message(&first.told());
-            match missing.iter().position(|m| m.told() == came.told()) {
-                Some(at) => {
-                    self.came(&came);
-                    let expected = expected.iter().zip(&mut times).find(|(m, _)| *m == missing[at]);
-                    *expected.unwrap().1 = when;
-                    missing.remove(at);
-                }
-                None => self.compare(first, &came),
+            let (came, when) = self.message_and_time(&first.told());
+            let same = |m: &&Message| (m.kind, &m.sender) == (came.kind, &came.sender);
+            let at = missing.iter().position(same).unwrap_or(0);
+            self.compare(missing[at], &came);
+            if missing.remove(at) == &expected[0] {
+                first_came = when;
             }
         }
-        times
-    }
-
-    /// The next message must be an ERROR. Its words are free, but there must be
-    /// some.
-    #[track_caller]
-    pub fn gets_error(&self, about: &str) -> String {
-        let expected = format!("ERROR \"...\", {about}");
-        let (came, _) = self.message(&expected);
-        if came.kind != ERROR || came.body.is_empty() {
-            self.story.differs(&self.who(), &expected, &came.told());
-        }
-        self.came(&came);
-        String::from_utf8_lossy(&came.body).into_owned()
+        first_came
     }
 
     /// Asks with a body that must not be taken for its cookie. The one that
@@ -226,11 +191,10 @@ impl UdpPeer {
     pub fn asks_with(&self, name: &str, body: &[u8]) -> Message {
         self.say(&message::message(JOIN, name, body));
         let expected = "CHALLENGE \"a cookie\"";
-        let (came, _) = self.message(expected);
-        if came.kind != CHALLENGE || came.body.is_empty() {
-            self.story.differs(&self.who(), expected, &came.told());
+        let came = self.gets_kind(CHALLENGE, expected);
+        if came.body.is_empty() {
+            self.story.differs(&self.who, expected, &came.told());
         }
-        self.came(&came);
         self.cookie.replace(came.body.clone());
         came
     }
@@ -253,13 +217,13 @@ impl UdpPeer {
         let expected = welcome(name, here);
         self.say(&join(name));
         let first = format!("CHALLENGE with a cookie, and then {}", expected.told());
-        let (mut came, _) = self.message(&first);
+        let (mut came, _) = self.message_and_time(&first);
         // A server that asks for no cookie is told so by another test.
         if came.kind == CHALLENGE {
-            self.came(&came);
+            self.ok(&came.told());
             self.cookie.replace(came.body);
             self.asks_again(name);
-            came = self.message(&expected.told()).0;
+            came = self.message_and_time(&expected.told()).0;
         }
         self.compare(&expected, &came);
     }
@@ -268,13 +232,8 @@ impl UdpPeer {
     /// number is a rule of its own.)
     #[track_caller]
     pub fn hears_nothing_else(&self) {
-        let expected = "PONG 7, and nothing before it";
         self.say(&ping(7));
-        let (came, _) = self.message(expected);
-        if came.kind != PONG {
-            self.story.differs(&self.who(), expected, &came.told());
-        }
-        self.came(&came);
+        self.gets_kind(PONG, "PONG 7, and nothing before it");
     }
 
     /// The next message, skipping LEAVE, must be this one: for a member that has just
@@ -282,7 +241,7 @@ impl UdpPeer {
     #[track_caller]
     pub fn gets_after_leaving(&self, expected: &Message) {
         loop {
-            let (came, _) = self.message(&expected.told());
+            let (came, _) = self.message_and_time(&expected.told());
             if came.kind != LEAVE {
                 return self.compare(expected, &came);
             }
@@ -304,32 +263,17 @@ impl UdpPeer {
         while Instant::now() < until {
             self.throw(&ping(next).bytes());
             next += 1;
-            while let Some(datagram) = self.next(Duration::from_millis(100)) {
-                let (came, _) = self.check(&datagram, "PONG");
-                if came.kind != PONG {
-                    self.story.differs(&self.who(), "PONG", &came.told());
-                }
+            while self.inbox.comes_within(Duration::from_millis(100)) {
+                let came = self.gets_kind(PONG, "PONG");
                 if (base..base + count).contains(&came.sequence) {
                     answered += 1;
                 } else if (base + count..next).contains(&came.sequence) {
-                    self.story.step(self.who(), format!("{answered} PONGs"));
+                    self.story.step(&self.who, format!("{answered} PONGs"));
                     return answered;
                 }
             }
         }
-        let came = format!("{answered}, and then none for {} s", patience().as_secs());
-        self.story.fails(&self.who(), "PONGs", &came)
-    }
-
-    /// The next message must be a WELCOME.
-    #[track_caller]
-    pub fn gets_welcome(&self) -> Message {
-        let (came, _) = self.message("WELCOME");
-        if came.kind != WELCOME {
-            self.story.differs(&self.who(), "WELCOME", &came.told());
-        }
-        self.came(&came);
-        came
+        self.fails("PONGs", &format!("{answered}, and then none for {} s", patience().as_secs()))
     }
 
     /// Waits for a client that has just been started, or asks again: it must
@@ -337,9 +281,8 @@ impl UdpPeer {
     #[track_caller]
     pub fn is_asked(&self, name: &str) {
         // Some programs take their time to start.
-        let none = |state: &mut State| state.datagrams.is_empty();
-        drop(self.inbox.1.wait_timeout_while(self.inbox.state(), patience() * 2, none));
-        self.gets(&join(name));
+        self.inbox.comes_within(patience() * 2);
+        self.gets_next(&join(name));
     }
 
     /// Lets a client in as the contract says.
@@ -348,7 +291,7 @@ impl UdpPeer {
         self.is_asked(name);
         let cookie = self.story.word();
         self.say(&message::message(CHALLENGE, "", &cookie));
-        self.gets(&message::message(JOIN, name, &cookie));
+        self.gets_next(&message::message(JOIN, name, &cookie));
         self.say(&welcome(name, here).at(message::now()));
     }
 
@@ -357,142 +300,24 @@ impl UdpPeer {
     #[track_caller]
     pub fn joins_left(&self, name: &str) -> Vec<(Vec<u8>, Instant)> {
         let mut joins = Vec::new();
-        while let Some(datagram) = self.next(Duration::ZERO) {
-            let (came, when) = self.check(&datagram, &join(name).told());
-            if came.kind == LEAVE {
-                continue;
+        while let Next::Some((came, when)) = self.inbox.event_within(Duration::ZERO, false) {
+            match came {
+                Event::Message(m) if m.kind == LEAVE => {}
+                Event::Message(m) if m.kind == JOIN && m.sender == name.as_bytes() => {
+                    self.ok(&m.told());
+                    joins.push((m.body, when));
+                }
+                other => self.story.differs(&self.who, &join(name).told(), &other.told()),
             }
-            self.came(&came);
-            if came.kind != JOIN || came.sender != name.as_bytes() {
-                self.story.differs(&self.who(), &join(name).told(), &came.told());
-            }
-            joins.push((came.body, when));
         }
         joins
-    }
-
-    fn who(&self) -> String {
-        format!("{} --> {}", self.other, self.me)
-    }
-
-    fn came(&self, came: &Message) {
-        self.story.step(self.who(), format!("{} ok", self.bare(came).told()));
-    }
-
-    /// Takes the next datagram, if one comes in time.
-    fn next(&self, time: Duration) -> Option<Datagram> {
-        let state = self.inbox.state();
-        let none = |state: &mut State| state.datagrams.is_empty();
-        let waited = self.inbox.1.wait_timeout_while(state, time, none);
-        waited.unwrap_or_else(PoisonError::into_inner).0.datagrams.pop_front()
-    }
-
-    /// Waits for a message, and when it came.
-    #[track_caller]
-    fn message(&self, expected: &str) -> (Message, Instant) {
-        loop {
-            let Some(datagram) = self.next(patience()) else {
-                let mut came = format!("nothing for {} s", patience().as_secs());
-                if let Some(datagram) = self.inbox.state().astray.take() {
-                    let bytes = quote(&datagram.bytes);
-                    came += &format!(", but {bytes} from another address, {}", datagram.from);
-                }
-                self.story.fails(&self.who(), expected, &came)
-            };
-            let (came, when) = self.check(&datagram, expected);
-            let again = self.asked.borrow().iter().any(|m| m.told() == came.told());
-            if !again || expected == came.told() {
-                if self.serves && came.kind == JOIN {
-                    self.asked.borrow_mut().push(came.clone());
-                }
-                return (came, when);
-            }
-            // It was underway before the answer was.
-            self.story.step(self.who(), format!("{} (again)", came.told()));
-        }
-    }
-
-    /// A datagram must be one message.
-    #[track_caller]
-    fn check(&self, datagram: &Datagram, expected: &str) -> (Message, Instant) {
-        let bytes = &datagram.bytes;
-        let why = match Message::parse(bytes) {
-            Ok(Some((_, size))) if size < bytes.len() => {
-                format!("{} bytes come after the message in its datagram", bytes.len() - size)
-            }
-            Ok(Some(_)) if bytes.len() > DATAGRAM_BYTES => {
-                format!("a datagram has at most {DATAGRAM_BYTES} bytes, this one {}", bytes.len())
-            }
-            Ok(Some((came, _))) if came.body.len() > BODY_BYTES => {
-                format!("a body has at most {BODY_BYTES} bytes, this one {}", came.body.len())
-            }
-            Ok(Some((came, _))) => return (came, datagram.when),
-            Ok(None) => format!("{} bytes are too few for a message", bytes.len()),
-            Err(why) => why,
-        };
-        let why = format!("what is no message: {why}\n{}", message::fields(bytes));
-        self.story.fails(&self.who(), expected, &why)
-    }
-
-    /// Its time must be now, by a clock that may be a bit wrong.
-    #[track_caller]
-    pub fn expect_now(&self, came: &Message) {
-        let (now, then) = (message::now(), came.timestamp);
-        if now.abs_diff(then) > 5 * 60 * 1000 {
-            self.story.fails(
-                &self.who(),
-                &format!("the server's own timestamp, in milliseconds: about {now}"),
-                &format!("{}, its timestamp is {then}", came.told()),
-            );
-        }
-    }
-
-    /// A message without what is free.
-    fn bare(&self, message: &Message) -> Message {
-        let mut bare = message.clone();
-        if !matches!(bare.kind, TEXT | PING | PONG) {
-            bare.sequence = 0;
-        }
-        // The contract gives these fields no meaning in these kinds.
-        if matches!(bare.kind, ERROR | PING | PONG | CHALLENGE) {
-            bare.sender.clear();
-        }
-        if matches!(bare.kind, PING | PONG) {
-            bare.body.clear();
-        }
-        // What a client puts there is not believed, or not read.
-        if self.serves && bare.kind != JOIN {
-            bare.sender.clear();
-            if bare.kind != TEXT {
-                bare.body.clear();
-            }
-        }
-        bare
-    }
-
-    #[track_caller]
-    fn compare(&self, expected: &Message, came: &Message) {
-        let (expected, came) = (self.bare(expected), self.bare(came));
-        let bodiless = |m: &Message| Message { body: Vec::new(), ..m.clone() }.told();
-        let long = expected.body.len().max(came.body.len()) > 60;
-        // Of a long body what differs may not be shown otherwise.
-        if bodiless(&expected) == bodiless(&came) && long && expected.body != came.body {
-            self.story.mismatch_in(&self.who(), &came.told(), &expected.body, &came.body);
-        }
-        if expected.told() != came.told() {
-            if let Some(why) = message::why_differs(&expected, &came) {
-                self.story.because(why);
-            }
-            self.story.differs(&self.who(), &expected.told(), &came.told());
-        }
-        self.came(&came);
     }
 }
 
 impl Drop for UdpPeer {
     fn drop(&mut self) {
         // The reader wakes up, and with it the last hold on the socket is gone.
-        self.inbox.state().over = true;
+        lock(&self.state).over = true;
         if self.socket.send_to(b"", self.address).is_err() {
             let _ = self.socket.send(b"");
         }
@@ -502,43 +327,58 @@ impl Drop for UdpPeer {
     }
 }
 
+/// A datagram must be one message.
+fn decode(bytes: &[u8]) -> Event {
+    let why = match Message::parse(bytes) {
+        Ok(Some((_, size))) if size < bytes.len() => {
+            format!("{} bytes come after the message in its datagram", bytes.len() - size)
+        }
+        Ok(Some(_)) if bytes.len() > DATAGRAM_BYTES => {
+            format!("a datagram has at most {DATAGRAM_BYTES} bytes, this one {}", bytes.len())
+        }
+        Ok(Some((came, _))) if came.body.len() > BODY_BYTES => {
+            format!("a body has at most {BODY_BYTES} bytes, this one {}", came.body.len())
+        }
+        Ok(Some((came, _))) => return Event::Message(came),
+        Ok(None) => format!("{} bytes are too few for a message", bytes.len()),
+        Err(why) => why,
+    };
+    Event::Invalid(format!("what is no message: {why}\n{}", message::fields(bytes)))
+}
+
 /// Collects what comes, until the UDP peer is closed.
-fn read(socket: &UdpSocket, inbox: &Inbox) {
+fn read(socket: &UdpSocket, inbox: &Inbox, state: &Mutex<State>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let came = socket.recv_from(&mut buffer);
-        let mut state = inbox.state();
+        let mut state = lock(state);
         if state.over {
             return;
         }
         // Some systems tell here that nobody got what was sent.
         let Ok((size, from)) = came else { continue };
-        let bytes = buffer[..size].to_vec();
+        let bytes = &buffer[..size];
         if *state.to.get_or_insert(from) != from {
-            state.astray = Some(Datagram { from, bytes, when: Instant::now() });
+            // A port that was just closed may be another's now, so this is no
+            // mistake by itself.
+            inbox.strays(format!("{} from another address, {from}", quote(bytes)));
             continue;
         }
-        match Message::parse(&bytes) {
-            Ok(Some((came, end))) if came.kind == PING && end == size => {
+        match decode(bytes) {
+            Event::Message(came) if came.kind == PING => {
                 state.pings += 1;
                 let answer = match state.pinged {
-                    Pinged::Pong => Some(pong(came.sequence)),
-                    Pinged::Ping => Some(ping(1)),
-                    Pinged::Text => {
-                        let number = u32::try_from(state.pings).unwrap_or(0);
-                        Some(text(number, STILL_HERE))
-                    }
-                    Pinged::Silent => None,
+                    Pinged::Pong => pong(came.sequence),
+                    Pinged::Ping => ping(1),
+                    Pinged::Text => text(u32::try_from(state.pings).unwrap_or(0), STILL_HERE),
+                    Pinged::Silent => continue,
                 };
-                if let Some(answer) = answer {
-                    let _ = socket.send_to(&answer.at(message::now()).bytes(), from);
-                }
+                let _ = socket.send_to(&answer.at(message::now()).bytes(), from);
             }
-            Ok(Some((came, _))) if came.kind == PONG && state.pinged == Pinged::Ping => {}
-            Ok(Some((came, _))) if came.kind == TEXT && came.body == STILL_HERE => {}
-            _ => state.datagrams.push_back(Datagram { from, bytes, when: Instant::now() }),
+            Event::Message(came) if came.kind == PONG && state.pinged == Pinged::Ping => {}
+            Event::Message(came) if came.kind == TEXT && came.body == STILL_HERE => {}
+            event => inbox.push(event),
         }
-        inbox.1.notify_all();
     }
 }
 
@@ -552,7 +392,7 @@ impl Program {
     /// The same, from this address, if the machine has it and it is free.
     pub fn udp_peer_at(&self, name: &str, at: SocketAddr) -> Option<UdpPeer> {
         let udp_peer = UdpPeer::open(&self.story, name, "server", at)?;
-        udp_peer.inbox.state().to = Some(self.address);
+        lock(&udp_peer.state).to = Some(self.address);
         Some(udp_peer)
     }
 
@@ -572,7 +412,7 @@ impl Program {
         for (i, name) in names.iter().enumerate() {
             let udp_peer = self.enter(name, &names[..=i].join(", "));
             for other in &all {
-                other.gets(&join(name));
+                other.gets_next(&join(name));
             }
             all.push(udp_peer);
         }

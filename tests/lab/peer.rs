@@ -1,302 +1,189 @@
-//! The other side of a program's connections.
+//! The other side of a program's connections: a client of a server, or the
+//! server of a client. There are three formats, and one kind of peer.
 
-use super::feed::{End, Feed, Next};
-use super::message::Message;
+use super::inbox::{Codec, Event, Inbox, Next};
+use super::message::{self, LEAVE, Message, PING, join, welcome};
 use super::program::Program;
+use super::receiver::Receiver;
 use super::story::{Story, quote};
-use super::talk::Sender;
+use super::websocket::{self, Frames, UPGRADE};
 use super::{patience, system};
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What somebody hears: a peer from a server, a person from a screen.
-pub struct Receiver {
-    pub(super) story: Rc<Story>,
-    /// `server --> ann`.
-    pub(super) who: String,
-    pub(super) feed: Feed,
-    /// Lines that came before the one that was listened for.
-    aside: RefCell<VecDeque<String>>,
-    /// All notices so far: none may come twice.
-    notices: RefCell<Vec<String>>,
-    /// Messages that came before the one that was listened for.
-    pub(super) messages: RefCell<VecDeque<Message>>,
-    /// The last that was heard of each name: JOIN or LEAVE.
-    pub(super) comings: RefCell<HashMap<Vec<u8>, u8>>,
-    /// The name under which it was welcomed.
-    pub(super) name: RefCell<Vec<u8>>,
-    /// Whether it knows that this connection is over.
-    pub(super) is_over: Rc<Cell<bool>>,
+/// What crosses a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines, or any bytes.
+    Lines,
+    /// Messages of the chat. PINGs are answered at once, whatever the test does.
+    Messages,
+    /// Messages of the chat, each in a WebSocket frame. Pings are answered, and
+    /// the server's close frame.
+    WebSocket,
+    /// Whatever a WebSocket echo sends back.
+    Echo,
 }
 
-impl Receiver {
-    pub fn new(story: &Rc<Story>, who: String, feed: Feed) -> Receiver {
-        let story = Rc::clone(story);
-        Receiver {
-            story,
-            who,
-            feed,
-            aside: RefCell::default(),
-            notices: RefCell::default(),
-            messages: RefCell::default(),
-            comings: RefCell::default(),
-            name: RefCell::default(),
-            is_over: Rc::default(),
+impl Format {
+    /// What the programs of a step speak.
+    pub fn of_step(step: &str) -> Format {
+        match step.get(..2) {
+            Some("06" | "07" | "10") => Format::Messages,
+            Some("09") => Format::WebSocket,
+            _ => Format::Lines,
         }
     }
 
-    /// The next line must be this one.
-    #[track_caller]
-    pub fn expect_line(&self, line: &str) {
-        let expected = format!("{line}\n").into_bytes();
-        self.expect(&expected, self.feed.line());
+    pub(super) fn is_websocket(self) -> bool {
+        matches!(self, Format::WebSocket | Format::Echo)
     }
 
-    /// The last line must be this one, with or without its line end, and then
-    /// the end of the stream.
-    #[track_caller]
-    pub fn expect_last_line(&self, line: &str) {
-        match self.feed.rest() {
-            Next::End(End::Closed, rest)
-                if rest.strip_suffix(b"\n").unwrap_or(&rest) == line.as_bytes() =>
-            {
-                self.story.step(&self.who, format!("{}, end of stream ok", quote(&rest)));
-            }
-            next => {
-                self.expect(format!("{line}\n").as_bytes(), next);
-                self.expect_end();
-            }
+    /// A message as it crosses such a connection.
+    pub fn encode(self, message: &Message, key: [u8; 4]) -> Vec<u8> {
+        if self.is_websocket() {
+            return websocket::masked(websocket::BINARY, key, &message.bytes());
+        }
+        message.bytes()
+    }
+
+    /// The size of the first message or frame, if it is whole. None: there is
+    /// none, and there will be none.
+    fn whole(self, bytes: &[u8]) -> Option<Option<usize>> {
+        match self {
+            Format::Lines => Some(Some(bytes.len()).filter(|size| *size > 0)),
+            Format::Messages => Message::parse(bytes).ok().map(|parsed| parsed.map(|(_, s)| s)),
+            Format::WebSocket | Format::Echo => Some(websocket::frame_size(bytes)),
         }
     }
+}
 
-    /// The next bytes must be these.
-    #[track_caller]
-    pub fn expect_bytes(&self, bytes: &[u8]) {
-        self.expect(bytes, self.feed.bytes(bytes.len()));
-    }
+/// What a peer sends through: what the test sends, and answers between its
+/// messages or frames, never inside of one.
+pub struct Sender {
+    pub(super) stream: TcpStream,
+    format: Format,
+    /// What was sent of a message or frame that is not finished yet.
+    unfinished: Mutex<Vec<u8>>,
+    /// Answers that wait for its end.
+    answers: Mutex<Vec<u8>>,
+    /// Whether nothing is answered.
+    pub(super) is_silent: AtomicBool,
+    /// Whether a close frame was sent.
+    pub(super) has_closed: AtomicBool,
+    /// Whether a pong must not come any more.
+    pub(super) wants_no_pong: AtomicBool,
+    /// The system tells of a reset only once: to the thread that reads or to the
+    /// one that writes.
+    pub(super) was_reset: AtomicBool,
+    /// Where masking keys come from.
+    key: AtomicU64,
+}
 
-    #[track_caller]
-    fn expect(&self, expected: &[u8], next: Next) {
-        match next {
-            Next::Some(came) if came == expected => {
-                self.story.step(&self.who, format!("{} ok", quote(&came)));
-            }
-            Next::Some(came) => self.story.mismatch(&self.who, expected, &came),
-            Next::End(End::Closed, rest) if !rest.is_empty() => {
-                self.story.mismatch(&self.who, expected, &rest)
-            }
-            Next::End(end, rest) => {
-                self.story.fails(&self.who, &quote(expected), &told(&end, &rest))
-            }
-            Next::Silence(rest) => {
-                if self.is_screen() {
-                    self.story.also(". Or it was printed, and not flushed");
-                }
-                self.story.fails(&self.who, &quote(expected), &silence(&rest));
-            }
-        }
-    }
-
-    pub(super) fn is_screen(&self) -> bool {
-        self.who.ends_with("screen")
-    }
-
-    /// Nothing more may come but the end of the stream.
-    #[track_caller]
-    pub fn expect_end(&self) {
-        let next = self.feed.rest();
-        if let Next::Silence(_) = next {
-            self.story.because(if self.is_screen() {
-                "the program should have ended here, and its output with it"
-            } else {
-                "the connection is still open: close it when its time is over. (A stream ends for the other side when nobody here has it open any more, or when it is shut down.)"
-            });
-        }
-        match next {
-            Next::End(End::Closed, rest) if rest.is_empty() => {
-                self.is_over.set(true);
-                self.story.step(&self.who, "end of stream ok");
-            }
-            Next::End(End::Closed, rest) => {
-                self.story.step(&self.who, format!("{} <-- here", quote(&rest)));
-                self.story.fails(&self.who, "the end of the stream", &quote(&rest));
-            }
-            Next::End(end, rest) => {
-                self.story.fails(&self.who, "the end of the stream", &told(&end, &rest));
-            }
-            Next::Silence(rest) | Next::Some(rest) => {
-                self.story.fails(&self.who, "the end of the stream", &silence(&rest));
-            }
-        }
-    }
-
-    /// The next line *about the same guest* must be this one.
-    ///
-    /// What one guest does is told in order. What two guests do may be told in
-    /// any order, so lines about others are set aside until they are heard.
-    #[track_caller]
-    pub fn hear(&self, line: &str) {
-        let about = subject(line);
-        let mut aside = self.aside.borrow_mut();
-        if let Some(at) = aside.iter().position(|l| subject(l) == about) {
-            let came = aside.remove(at).unwrap_or_default();
-            return self.check(line, came);
-        }
+impl Sender {
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = (&self.stream).write_all(bytes);
+        unfinished.extend_from_slice(bytes);
+        let mut done = 0;
         loop {
-            let Next::Some(bytes) = self.still(line) else { unreachable!() };
-            let text = String::from_utf8_lossy(&bytes[..bytes.len() - 1]).into_owned();
-            // Where nobody is told to have said it, it can't be set aside.
-            if subject(&text) == about || subject(&text).is_empty() {
-                if String::from_utf8(bytes.clone()).is_err() {
-                    self.story.mismatch(&self.who, format!("{line}\n").as_bytes(), &bytes);
+            match self.format.whole(&unfinished[done..]) {
+                Some(Some(size)) => done += size,
+                Some(None) => break,
+                // No message begins so, and none is finished any more.
+                None => {
+                    *unfinished = vec![0];
+                    done = 0;
+                    break;
                 }
-                return self.check(line, text);
-            }
-            self.story.step(&self.who, format!("{} (for later)", quote(&bytes)));
-            aside.push_back(text);
-        }
-    }
-
-    /// Waits for a line, whatever it says.
-    #[track_caller]
-    fn still(&self, line: &str) -> Next {
-        match self.feed.line() {
-            Next::Some(line) => Next::Some(line),
-            Next::End(End::Closed, rest) if !rest.is_empty() => {
-                self.story.mismatch(&self.who, format!("{line}\n").as_bytes(), &rest)
-            }
-            Next::End(end, rest) => {
-                self.story.fails(&self.who, &quote(line.as_bytes()), &told(&end, &rest))
-            }
-            Next::Silence(rest) => {
-                self.story.fails(&self.who, &quote(line.as_bytes()), &silence(&rest))
             }
         }
+        unfinished.drain(..done);
+        drop(unfinished);
+        self.send_answers();
+        result
     }
 
-    #[track_caller]
-    fn check(&self, line: &str, came: String) {
-        if came != line {
-            let (line, came) = (format!("{line}\n"), format!("{came}\n"));
-            self.story.mismatch(&self.who, line.as_bytes(), came.as_bytes());
-        }
-        self.story.step(&self.who, format!("{} ok", quote(came.as_bytes())));
-        if came.starts_with("* ") {
-            self.notices.borrow_mut().push(came);
-        }
+    /// Sends an answer, now or when the test has finished its message.
+    pub(super) fn answer(&self, bytes: &[u8]) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+        self.send_answers();
     }
 
-    /// Waits for any line: for those who count rather than compare.
-    #[track_caller]
-    pub fn any_line(&self, waiting_for: &str) -> Vec<u8> {
-        if let Some(line) = self.aside.borrow_mut().pop_front() {
-            return line.into_bytes();
-        }
-        let Next::Some(mut line) = self.still(waiting_for) else { unreachable!() };
-        line.pop();
-        line
-    }
-
-    /// Reads to the end of the stream. Nothing more may come but notices that
-    /// were not heard yet: everything else was not meant for this receiver.
-    #[track_caller]
-    pub fn expect_nothing_more(&self) {
-        self.nothing_more(true);
-    }
-
-    #[track_caller]
-    fn nothing_more(&self, must_end: bool) {
-        // A server that does not close once never does: wait for it only once.
-        static LEFT_OPEN: AtomicBool = AtomicBool::new(false);
-        loop {
-            let wait = !must_end && LEFT_OPEN.load(Ordering::Relaxed);
-            let wait = if wait { patience() / 10 } else { patience() };
-            let line = match self.aside.borrow_mut().pop_front() {
-                Some(line) => line,
-                None => match self.feed.line_within(wait) {
-                    Next::Silence(rest) if rest.is_empty() && !must_end => {
-                        LEFT_OPEN.store(true, Ordering::Relaxed);
-                        self.story.step(&self.who, "nothing more");
-                        return;
-                    }
-                    Next::Some(line) => {
-                        String::from_utf8_lossy(&line[..line.len() - 1]).into_owned()
-                    }
-                    Next::End(End::Closed, rest) if rest.is_empty() => break,
-                    Next::End(end, rest) => {
-                        self.story.fails(&self.who, "the end of the stream", &told(&end, &rest))
-                    }
-                    Next::Silence(rest) => {
-                        self.story.because("the connection is still open: close it when the client has closed its half, and everything is sent");
-                        self.story.fails(&self.who, "the end of the stream", &silence(&rest))
-                    }
-                },
+    fn send_answers(&self) {
+        let waiting = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        while !waiting().is_empty() {
+            // Whoever is sending now does it afterwards.
+            let unfinished = match self.unfinished.try_lock() {
+                Ok(unfinished) => unfinished,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
             };
-            let twice = self.notices.borrow().contains(&line);
-            if twice || !line.starts_with("* ") {
-                let what = if twice { "a second time" } else { "and should not have come" };
-                self.story.fails(
-                    &self.who,
-                    "nothing more, then the end of the stream",
-                    &format!("{} {what}", quote(line.as_bytes())),
-                );
+            if !unfinished.is_empty() {
+                return;
             }
-            self.notices.borrow_mut().push(line);
+            let answers = std::mem::take(&mut *waiting());
+            self.write(&answers);
         }
-        self.is_over.set(true);
-        self.story.step(&self.who, "end of stream ok");
     }
 
-    /// Everything that has come so far and was not listened to.
-    pub fn so_far(&self) -> Vec<u8> {
-        self.feed.so_far()
+    /// Sends now. If the connection is over, its receiver learns of it.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        if (&self.stream).write_all(bytes).is_err_and(|e| is_reset(&e)) {
+            self.was_reset.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The next masking key.
+    pub(super) fn key(&self) -> [u8; 4] {
+        let number = self.key.fetch_add(1, Ordering::Relaxed);
+        let [a, b, c, d, ..] = super::story::next_random(number).to_be_bytes();
+        [a, b, c, d]
     }
 }
 
-/// Whom a line of a chat server is about: `guest-3` of `guest-3: hello` and of
-/// `* guest-3 left (2 here)`. Empty where it has no such form.
-fn subject(line: &str) -> &str {
-    if line.starts_with("! ") {
-        return "!";
+pub(super) fn is_reset(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionReset
+}
+
+/// Takes messages off a stream, and answers PINGs.
+struct Messages(Arc<Sender>);
+
+impl Codec for Messages {
+    fn decode(&mut self, bytes: &[u8]) -> Option<(usize, Option<Event>)> {
+        match Message::parse(bytes) {
+            Ok(parsed) => parsed.map(|(came, size)| {
+                if came.kind != PING {
+                    return (size, Some(Event::Message(came)));
+                }
+                if !self.0.is_silent.load(Ordering::Relaxed) {
+                    self.0.answer(&message::pong(came.sequence).at(message::now()).bytes());
+                }
+                (size, Some(Event::Ping))
+            }),
+            Err(why) => {
+                let told = format!("what is no message: {why}\n{}", message::fields(bytes));
+                (!bytes.is_empty()).then_some((0, Some(Event::Invalid(told))))
+            }
+        }
     }
-    let name = match line.strip_prefix("* ") {
-        Some(notice) => notice.split([' ', ',']).next(),
-        None => line.split_once(": ").map(|(name, _)| name).filter(|n| !n.contains(' ')),
-    };
-    name.unwrap_or("")
-}
-
-pub(super) fn told(end: &End, rest: &[u8]) -> String {
-    let end = match end {
-        End::Closed => "the end of the stream",
-        End::Failed(why) | End::Flooded(why) => why,
-    };
-    if rest.is_empty() { end.to_string() } else { format!("{}, then {end}", quote(rest)) }
-}
-
-pub(super) fn silence(rest: &[u8]) -> String {
-    let seconds = patience().as_secs();
-    let but = if rest.is_empty() { String::new() } else { format!(", but {}", quote(rest)) };
-    format!("nothing for {seconds} s{but}")
 }
 
 /// The other side of one connection. It reads all the time, in a thread of its
-/// own: nobody ever waits for it.
+/// own: no program ever waits for it.
 pub struct Peer {
     receiving: Receiver,
     me: String,
     other: &'static str,
+    pub(super) format: Format,
     pub stream: TcpStream,
-    sending: Arc<Sender>,
+    pub(super) sending: Arc<Sender>,
 }
 
 impl Deref for Peer {
@@ -308,28 +195,50 @@ impl Deref for Peer {
 }
 
 impl Peer {
-    pub fn new(story: &Rc<Story>, me: &str, other: &'static str, stream: TcpStream) -> Peer {
-        Peer::with(story, me, other, stream, |stream, _| Feed::new(stream))
-    }
-
-    /// With another kind of reader.
-    pub(super) fn with(
+    pub fn new(
         story: &Rc<Story>,
         me: &str,
         other: &'static str,
         stream: TcpStream,
-        feed: impl FnOnce(TcpStream, Arc<Sender>) -> Feed,
+        format: Format,
     ) -> Peer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(None).unwrap();
         stream.set_write_timeout(Some(patience())).unwrap();
-        let sending = Arc::new(Sender::new(stream.try_clone().unwrap()));
-        let feed = feed(stream.try_clone().unwrap(), Arc::clone(&sending));
-        let receiving = Receiver::new(story, format!("{other} --> {me}"), feed);
+        let sending = Arc::new(Sender {
+            stream: stream.try_clone().unwrap(),
+            format,
+            unfinished: Mutex::default(),
+            answers: Mutex::default(),
+            is_silent: AtomicBool::new(false),
+            has_closed: AtomicBool::new(false),
+            wants_no_pong: AtomicBool::new(false),
+            was_reset: AtomicBool::new(false),
+            key: AtomicU64::new(story.number(1 << 30) as u64),
+        });
+        let (reading, codec_sending) = (stream.try_clone().unwrap(), Arc::clone(&sending));
+        let inbox = match format {
+            Format::Lines => Inbox::of(reading, ()),
+            Format::Messages => Inbox::of(reading, Messages(codec_sending)),
+            Format::WebSocket => Inbox::of(reading, Frames::new(codec_sending, false)),
+            Format::Echo => Inbox::of(reading, Frames::new(codec_sending, true)),
+        };
+        let who = format!("{other} --> {me}");
+        let receiving = Receiver::new(story, who, inbox, format == Format::Lines);
         if other == "server" {
-            story.is_connected(me, &receiving.feed, &receiving.is_over);
+            story.is_connected(me, &receiving.inbox, &receiving.is_over);
         }
-        Peer { receiving, me: me.to_string(), other, stream, sending }
+        Peer { receiving, me: me.to_string(), other, format, stream, sending }
+    }
+
+    pub(super) fn to_other(&self) -> String {
+        format!("{} --> {}", self.me, self.other)
+    }
+
+    /// From now on it answers neither pings nor a close frame.
+    pub fn falls_silent(&self) {
+        self.story.step(&self.me, "answers no ping and no close frame");
+        self.sending.is_silent.store(true, Ordering::Relaxed);
     }
 
     /// Sends bytes, in one piece if they are few.
@@ -342,12 +251,17 @@ impl Peer {
     /// Sends bytes, told as `what`.
     #[track_caller]
     pub fn sends(&self, what: impl Into<String>, bytes: &[u8]) {
-        let who = format!("{} --> {}", self.me, self.other);
-        self.receiving.story.step(&who, what);
+        self.story.step(self.to_other(), what);
         if let Err(e) = self.sending.send(bytes) {
             let expected = format!("the {} takes what {} sends", self.other, self.me);
-            self.receiving.story.fails(&who, &expected, &e.to_string());
+            self.story.fails(&self.to_other(), &expected, &e.to_string());
         }
+    }
+
+    /// Sends bytes that the program may not take any more. If the connection is
+    /// over, that is noticed later.
+    pub fn tries(&self, bytes: &[u8]) {
+        let _ = self.sending.send(bytes);
     }
 
     /// Sends bytes, and waits until the program has read them: what comes
@@ -358,11 +272,66 @@ impl Peer {
         system::drained(&self.stream);
     }
 
+    /// A message as it crosses this connection.
+    pub fn encode(&self, message: &Message) -> Vec<u8> {
+        self.format.encode(message, self.sending.key())
+    }
+
+    /// Sends a message, in one piece.
+    #[track_caller]
+    pub fn say(&self, message: &Message) {
+        self.sends(message.told(), &self.encode(message));
+    }
+
+    /// Sends several messages, in one piece.
+    #[track_caller]
+    pub fn say_at_once(&self, messages: &[Message]) {
+        let told: Vec<String> = messages.iter().map(Message::told).collect();
+        self.say_all(format!("{} (in one piece)", told.join(", ")), messages);
+    }
+
+    /// The same, told as `what`.
+    #[track_caller]
+    pub fn say_all(&self, what: impl Into<String>, messages: &[Message]) {
+        let bytes: Vec<u8> = messages.iter().flat_map(|message| self.encode(message)).collect();
+        self.sends(what, &bytes);
+    }
+
+    /// Sends a part of a message's bytes, and waits until the program has read
+    /// them: what comes next is found by another read.
+    #[track_caller]
+    pub fn say_part(&self, message: &Message, from: usize, to: usize) {
+        let bytes = message.bytes();
+        let told = format!("{}: bytes {} to {to} of {}", message.told(), from + 1, bytes.len());
+        self.sends(told, &bytes[from..to]);
+        system::drained(&self.stream);
+    }
+
+    /// Answers a ping, in a silence of its own.
+    #[track_caller]
+    pub fn answers_ping(&self) {
+        if self.format.is_websocket() {
+            self.sends("a pong", &self.frame(websocket::PONG_FRAME, ""));
+        } else {
+            self.say(&message::pong(0));
+        }
+    }
+
+    /// Whether the server answers it, joined or not, and in the middle of a
+    /// WebSocket message too.
+    pub fn is_alive(&self) -> bool {
+        if self.format.is_websocket() {
+            self.tries(&self.frame(websocket::PING_FRAME, "77"));
+            return self.is_ponged(b"77");
+        }
+        self.tries(&message::ping(77).bytes());
+        self.hears("PONG 77", |came| came.kind == message::PONG && came.sequence == 77)
+    }
+
     /// Closes the sending half: there will be no more from here.
     pub fn close_sending(&self) {
-        let who = format!("{} --> {}", self.me, self.other);
-        self.receiving.is_over.set(true);
-        self.receiving.story.step(who, "end of stream");
+        self.is_over.set(true);
+        self.story.step(self.to_other(), "end of stream");
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
@@ -371,7 +340,29 @@ impl Peer {
     #[track_caller]
     pub fn leave(&self) {
         self.close_sending();
-        self.receiving.nothing_more(false);
+        self.nothing_more(false);
+    }
+
+    /// Says LEAVE, and reads to the end as [`leave`](Self::leave) does. A
+    /// WebSocket is closed by the server.
+    #[track_caller]
+    pub fn say_goodbye(&self) {
+        self.say(&message::message(LEAVE, "", ""));
+        if self.format.is_websocket() {
+            self.gets_close(&websocket::GOODBYES);
+        } else {
+            self.leave();
+        }
+    }
+
+    /// The server has said goodbye, and closes.
+    #[track_caller]
+    pub fn is_closed_with(&self, code: u16) {
+        if self.format.is_websocket() {
+            self.gets_close(&[code]);
+        } else {
+            self.expect_nothing_more();
+        }
     }
 }
 
@@ -379,6 +370,63 @@ impl Drop for Peer {
     fn drop(&mut self) {
         // The reading thread has the stream too: dropping ours closes nothing.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Program {
+    /// Connects to this server. A WebSocket asks for its upgrade.
+    #[track_caller]
+    pub fn visit(&self, name: &str) -> Peer {
+        if self.format.is_websocket() {
+            return self.upgraded_by(name, &self.get("/chat", &UPGRADE), &[]);
+        }
+        let stream = self.connect_stream();
+        self.story.step(name, "connects");
+        self.peer(name, stream)
+    }
+
+    /// Takes over a connection to this server.
+    pub fn peer(&self, name: &str, stream: TcpStream) -> Peer {
+        Peer::new(&self.story, name, "server", stream, self.format)
+    }
+
+    /// Joins the room under `name`, where then these are `here`.
+    #[track_caller]
+    pub fn admit(&self, name: &str, here: &str) -> Peer {
+        self.needs_a_room();
+        let peer = self.visit(name);
+        peer.say(&join(name));
+        peer.gets_next(&welcome(name, here));
+        peer
+    }
+
+    /// Joins the room, and leaves the reading (or not reading) to the test.
+    #[track_caller]
+    pub fn admit_stream(&self, name: &str) -> TcpStream {
+        let stream = if self.format.is_websocket() {
+            self.switched(name, &self.get("/chat", &UPGRADE), b"")
+        } else {
+            self.connect_stream()
+        };
+        stream.set_read_timeout(Some(patience())).unwrap();
+        self.story.step(format!("{name} --> server"), join(name).told());
+        let _ = (&stream).write_all(&self.format.encode(&join(name), *b"mask"));
+        stream
+    }
+
+    /// Fills an empty room: each has heard that the others joined. Names in the
+    /// order of their bytes, please.
+    #[track_caller]
+    pub fn admit_all<const N: usize>(&self, names: [&str; N]) -> [Peer; N] {
+        let mut all: Vec<Peer> = Vec::new();
+        for (i, name) in names.iter().enumerate() {
+            let newcomer = self.admit(name, &names[..=i].join(", "));
+            for other in &all {
+                other.gets(&join(name));
+            }
+            all.push(newcomer);
+        }
+        all.try_into().unwrap_or_else(|_| unreachable!())
     }
 }
 
@@ -407,13 +455,28 @@ impl MockServer {
         MockServer { story: Rc::clone(story), address, awaited, accepted }
     }
 
-    /// Waits for the client to connect.
+    /// Waits for a client that talks in lines.
     #[track_caller]
     pub fn accept(&self) -> Peer {
-        Peer::new(&self.story, "server", "client", self.accept_stream())
+        Peer::new(&self.story, "server", "client", self.accept_stream(), Format::Lines)
     }
 
-    /// The same, but leaves the reading (or not reading) to the test.
+    /// Waits for a client that talks in messages.
+    #[track_caller]
+    pub fn visited(&self) -> Peer {
+        Peer::new(&self.story, "server", "client", self.accept_stream(), Format::Messages)
+    }
+
+    /// Waits for a client, which must ask for `name`, and gets it.
+    #[track_caller]
+    pub fn admits(&self, name: &str) -> Peer {
+        let peer = self.visited();
+        peer.gets_next(&join(name));
+        peer.say(&welcome(name, name).at(message::now()));
+        peer
+    }
+
+    /// Waits for a client, and leaves the reading (or not reading) to the test.
     #[track_caller]
     pub fn accept_stream(&self) -> TcpStream {
         let until = Instant::now() + patience() * 3;
@@ -431,86 +494,15 @@ impl MockServer {
     }
 }
 
-/// Joins a chat room of step 05 as its `number`th guest, of whom `here` are
-/// here then, and waits for the greeting.
+/// The connection must end, whatever comes before. How, is free: with a reset
+/// too.
 #[track_caller]
-pub fn join(server: &Program, name: &str, number: usize, here: usize) -> Peer {
-    let peer = server.connect(name);
-    peer.expect_line(&format!("* welcome, guest-{number} ({here} here)"));
-    peer
-}
-
-/// Fills an empty room of step 05: each has heard all that the others joined.
-#[track_caller]
-pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
-    let mut peers: Vec<Peer> = Vec::new();
-    for (i, name) in names.iter().enumerate() {
-        let peer = join(server, name, i + 1, i + 1);
-        for other in &peers {
-            other.hear(&format!("* guest-{} joined ({} here)", i + 1, i + 1));
+pub fn ends(story: &Story, who: &str, stream: TcpStream) {
+    stream.set_read_timeout(None).unwrap();
+    match Inbox::of(stream, ()).rest() {
+        Next::End(..) => story.step(who, "end of the connection ok"),
+        Next::Some(_) | Next::Silence(_) => {
+            story.fails(who, "the end of the connection", "nothing more, and no end")
         }
-        peers.push(peer);
-    }
-    peers.try_into().unwrap_or_else(|_| unreachable!())
-}
-
-/// A line without an end must not pile up in a client's memory.
-#[track_caller]
-pub fn endless_line(story: &Story, client: &Program, server: &Peer) {
-    const MUCH: usize = 20_000_000;
-    story.because("a client takes lines up to 64 KiB, and cuts or splits what is longer: one that waits for the line end without a limit keeps whatever a server sends, until its memory is full");
-    let x = vec![b'x'; 64 * 1024];
-    let sends = |bytes: usize| {
-        let mut sent = 0;
-        while sent < bytes {
-            // It may stop reading, too: then nothing piles up in it.
-            match (&server.stream).write(&x) {
-                Ok(count) => sent += count,
-                Err(_) => return false,
-            }
-        }
-        system::drained(&server.stream);
-        true
-    };
-    server.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    let reads = sends(MUCH / 20);
-    // Not for a program whose memory comes and goes by the hundred megabytes.
-    let before = system::memory(client.pid()).filter(|before| *before < 32_000_000);
-    if let Some(before) = before.filter(|_| reads && sends(MUCH)) {
-        let grown = system::memory(client.pid()).unwrap_or(0).saturating_sub(before);
-        story.step("server --> client", format!("a line of {MUCH} bytes, and no end of it"));
-        if grown > MUCH / 2 {
-            let grown = format!("its memory has grown by {grown} bytes");
-            story.fails("server --> client", "at most 64 KiB of a line kept in memory", &grown);
-        }
-    }
-}
-
-/// What every client does with its arguments: those of every program, and a
-/// connection by name, and over IPv6 where the machine has it. Standard output
-/// has only what the server said.
-#[track_caller]
-pub fn client_arguments(story: &Rc<Story>, program: &str) {
-    story.together(|| {
-        story.usual_arguments(program);
-        story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
-    });
-
-    let named = MockServer::open(story, "127.0.0.1:0");
-    let mut mock_servers = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
-    if system::has_ipv6() {
-        let six = MockServer::open(story, "[::1]:0");
-        mock_servers.push((six.address.clone(), six));
-    }
-    for (address, mock_server) in mock_servers {
-        let client = story.client(program, &address);
-        let server = mock_server.accept();
-        client.ends_input();
-        server.expect_end();
-        server.send("only this\n");
-        drop(server);
-        client.screen.expect_line("only this");
-        client.screen.expect_end();
-        client.expect_exit(0);
     }
 }

@@ -5,8 +5,9 @@
 #![allow(clippy::result_large_err)]
 
 use super::cleanup::{self, MARK};
-use super::feed::{Feed, Next};
-use super::peer::{Peer, Receiver};
+use super::inbox::{Inbox, Next};
+use super::peer::{Format, Peer};
+use super::receiver::Receiver;
 use super::story::{Collected, Story, escape, quote};
 use super::{patience, system};
 use assert_cmd::assert::{Assert, AssertError, OutputAssertExt};
@@ -38,8 +39,8 @@ pub struct Process {
     /// To a thread that types: a program that does not read its input must not
     /// stop the test.
     keyboard: RefCell<Option<mpsc::Sender<Vec<u8>>>>,
-    stdout: Feed,
-    stderr: Feed,
+    stdout: Inbox,
+    stderr: Inbox,
     /// Whether it may end by itself.
     may_end: Cell<bool>,
     /// Whether its end was looked at: then it is no news.
@@ -51,6 +52,8 @@ pub struct Program {
     pub(super) story: Rc<Story>,
     /// Which program of the course it is.
     pub(super) step: String,
+    /// What crosses its connections.
+    pub(super) format: Format,
     process: Rc<Process>,
     /// What it prints on standard output.
     pub screen: Receiver,
@@ -119,7 +122,7 @@ impl Story {
         system::accepted(server.address.port());
         server.kill();
         // The end of the server is the end of the stream, whatever comes before.
-        while let Next::Some(_) = zed.feed.rest() {}
+        while let Next::Some(_) = zed.inbox.rest() {}
         drop(zed);
         self.step("the server", format!("is started again at once, at {address}"));
         self.serve_or(&server.step, &[before, &[&address], after].concat(), TIME_WAIT)
@@ -155,9 +158,10 @@ impl Story {
         let process = self.spawn(role, name, args);
         self.watch(Rc::clone(&process));
         Program {
-            screen: Receiver::new(self, format!("{role} --> screen"), process.stdout.clone()),
+            screen: Receiver::new(self, format!("{role} --> screen"), process.stdout.clone(), true),
             story: Rc::clone(self),
             step: name.to_string(),
+            format: Format::of_step(name),
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
@@ -172,8 +176,8 @@ impl Story {
         if lab().is_some() {
             cleanup::started(&mark, child.id());
         }
-        let stdout = Feed::of_output(child.stdout.take().unwrap());
-        let stderr = Feed::of_output(child.stderr.take().unwrap());
+        let stdout = Inbox::of_output(child.stdout.take().unwrap());
+        let stderr = Inbox::of_output(child.stderr.take().unwrap());
         let (pid, keyboard) = (child.id(), child.stdin.take().map(keyboard));
         let child = Arc::new(Mutex::new(child));
         thread::spawn({
@@ -233,7 +237,7 @@ impl Story {
         let server = self.start("server", name, &[]);
         server.process.may_end.set(true);
         let expected = format!("listening on {address}\n");
-        match server.screen.feed.line() {
+        match server.screen.inbox.line() {
             Next::Some(line) if line == expected.as_bytes() => server.kill(),
             Next::End(_, rest) if rest.is_empty() && server.warnings().contains(address) => {
                 server.expect_exit(1);
@@ -271,7 +275,7 @@ impl Story {
         });
         process.kill();
         let status = process.status().unwrap_or_default();
-        let all = |feed: &Feed| {
+        let all = |feed: &Inbox| {
             let (Next::Some(all) | Next::End(_, all) | Next::Silence(all)) = feed.rest();
             all
         };
@@ -390,15 +394,17 @@ impl Ended {
 
 impl Program {
     /// Another listener of the same server.
-    pub fn listener(&self, address: SocketAddr) -> Program {
+    pub fn listener(&self, address: SocketAddr, format: Format) -> Program {
         Program {
             story: Rc::clone(&self.story),
             step: self.step.clone(),
+            format,
             process: Rc::clone(&self.process),
             screen: Receiver::new(
                 &self.story,
                 self.screen.who.clone(),
                 self.process.stdout.clone(),
+                true,
             ),
             address,
         }
@@ -409,7 +415,7 @@ impl Program {
     pub fn connect(&self, name: &str) -> Peer {
         let stream = self.connect_stream();
         self.story.step(name, "connects");
-        Peer::new(&self.story, name, "server", stream)
+        Peer::new(&self.story, name, "server", stream, Format::Lines)
     }
 
     /// Connects to a listener that may still be about to open.
@@ -645,7 +651,7 @@ impl Connecting {
         match self.stream.join().unwrap() {
             Ok(stream) => {
                 self.story.step(&self.name, "connects");
-                Peer::new(&self.story, &self.name, "server", stream)
+                Peer::new(&self.story, &self.name, "server", stream, Format::Lines)
             }
             Err(e) => self.story.fails(&self.name, "a server that accepts it", &e.to_string()),
         }
@@ -761,7 +767,7 @@ impl Process {
 
 /// Waits until a program has ended, and sees to it that its output ends, too: a
 /// process that it has left behind may hold it open.
-fn see_to_its_end(child: &Mutex<Child>, outputs: &[Feed]) {
+fn see_to_its_end(child: &Mutex<Child>, outputs: &[Inbox]) {
     let mut ended = None;
     loop {
         if ended.is_none() {
@@ -863,11 +869,8 @@ fn command(name: &str, args: &[&str]) -> Command {
 pub fn announce(name: &str) {
     static GRADED: Once = Once::new();
     GRADED.call_once(|| {
-        // A runner with a process for each test has said it for all of them.
-        if !super::runner::runs_one() {
-            let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
-            let _ = writeln!(io::stderr(), "this grades {graded}");
-        }
+        let graded = lab().unwrap_or(format!("examples/{name}.rs (LAB is not set)"));
+        let _ = writeln!(io::stderr(), "this grades {graded}");
     });
 }
 

@@ -4,10 +4,9 @@
 //! port to listen on (its inetd mode): so nothing has to be waited for, and
 //! nobody else can come in.
 
-use super::feed::{Feed, Next};
+use super::inbox::{Inbox, Next};
 use super::message::{self, LOGIN, Message};
 use super::patience;
-use super::peer::Receiver;
 use super::program::Program;
 use super::story::Story;
 use super::system;
@@ -70,20 +69,6 @@ impl Account {
     /// The same, with the right password.
     pub fn login(&self) -> Message {
         login(self.name, self.password)
-    }
-}
-
-impl Receiver {
-    /// Waits longer than usual for what comes next: there is a password to be
-    /// worked on, and that is slow on purpose.
-    pub fn in_time(&self) -> &Receiver {
-        self.feed.comes_within(patience() * 3);
-        self
-    }
-
-    /// Whether nothing more is to come.
-    pub fn has_ended(&self) -> bool {
-        self.feed.comes_within(Duration::ZERO) && self.feed.so_far().is_empty()
     }
 }
 
@@ -264,25 +249,6 @@ pub fn free_port() -> u16 {
 
 // --- TLS ---
 
-/// What is missing here for TLS, and where it is to be had.
-pub fn no_tls() -> Option<String> {
-    if !cfg!(unix) {
-        return Some("stunnel can't take over a connection on this system".into());
-    }
-    let paths = env::var_os("PATH").unwrap_or_default();
-    let has = |tool: &str| env::split_paths(&paths).any(|folder| folder.join(tool).is_file());
-    let missing: Vec<&'static str> =
-        ["openssl", "stunnel"].into_iter().filter(|tool| !has(tool)).collect();
-    let package = |tool: &'static str| match tool {
-        "stunnel" if cfg!(target_os = "linux") => "stunnel4",
-        tool => tool,
-    };
-    let packages: Vec<&str> = missing.iter().copied().map(package).collect();
-    let install = if cfg!(target_os = "macos") { "brew install" } else { "sudo apt install" };
-    let (missing, packages) = (missing.join(" and "), packages.join(" "));
-    (!missing.is_empty()).then(|| format!("not installed: {missing} ({install} {packages})"))
-}
-
 /// A stunnel that has been given a connection.
 fn stunnel(conf: &str, stream: TcpStream) -> Child {
     let (input, output) = (as_stdio(stream.try_clone().unwrap()), as_stdio(stream));
@@ -297,7 +263,7 @@ fn as_stdio(stream: TcpStream) -> Stdio {
 
 #[cfg(not(unix))]
 fn as_stdio(_: TcpStream) -> Stdio {
-    unreachable!("see no_tls")
+    unreachable!("the build script sets no_tls")
 }
 
 const CONF: &str = "foreground = yes\nsyslog = no\ndebug = info\nsslVersionMin = TLSv1.2\n";
@@ -321,7 +287,7 @@ impl Tunnel {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut child = stunnel(&conf, listener.accept().unwrap().0);
-        let said = Feed::of_output(child.stderr.take().unwrap());
+        let said = Inbox::of_output(child.stderr.take().unwrap());
         let tunnel = Tunnel { child, stream };
         let what = format!("connects to {to} by TLS, with ca.pem and {who}");
         story.step("a client", &what);
@@ -373,7 +339,7 @@ impl Front {
             for stream in listener.incoming().flatten() {
                 let mut child = stunnel(&conf, stream);
                 // Nobody reads its log, but it must not wait for that.
-                drop(Feed::of_output(child.stderr.take().unwrap()));
+                drop(Inbox::of_output(child.stderr.take().unwrap()));
                 all.lock().unwrap_or_else(PoisonError::into_inner).push(child);
             }
         });

@@ -1,7 +1,7 @@
 //! What has happened in a test, told when it fails.
 
 use super::cleanup::{Watch, longest, time_left};
-use super::feed::Feed;
+use super::inbox::Inbox;
 use super::program::{Process, lab};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -57,7 +57,7 @@ pub struct Story {
 /// A peer that is connected to a server of this test.
 struct Connected {
     who: String,
-    feed: Feed,
+    inbox: Inbox,
     /// Whether it knows that this is over.
     is_over: Weak<Cell<bool>>,
 }
@@ -162,16 +162,16 @@ impl Story {
 
     /// Somebody is connected to a server, and hears this. The cell is true when it
     /// knows that this is over.
-    pub fn is_connected(&self, who: &str, feed: &Feed, is_over: &Rc<Cell<bool>>) {
-        let (who, feed, is_over) = (who.to_string(), feed.clone(), Rc::downgrade(is_over));
-        self.peers.borrow_mut().push(Connected { who, feed, is_over });
+    pub fn is_connected(&self, who: &str, inbox: &Inbox, is_over: &Rc<Cell<bool>>) {
+        let (who, inbox, is_over) = (who.to_string(), inbox.clone(), Rc::downgrade(is_over));
+        self.peers.borrow_mut().push(Connected { who, inbox, is_over });
     }
 
     /// Whose connections have ended, though nobody has asked for that.
     fn dropped(&self) -> Vec<String> {
         let peers = self.peers.borrow();
         let was_dropped = |peer: &&Connected| {
-            peer.feed.has_ended() && peer.is_over.upgrade().is_some_and(|is_over| !is_over.get())
+            peer.inbox.has_ended() && peer.is_over.upgrade().is_some_and(|is_over| !is_over.get())
         };
         peers.iter().filter(was_dropped).map(|peer| peer.who.clone()).collect()
     }
@@ -415,7 +415,7 @@ fn seed() -> u64 {
 }
 
 /// Sebastiano Vigna's `SplitMix64`, enough for test words.
-fn next_random(state: u64) -> u64 {
+pub(super) fn next_random(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -19,7 +19,7 @@ from streams import CLIENT_THREAD, Connection, client_thread, drain, say_goodbye
 
 # For each test the mistakes that it must catch.
 MISTAKES = {
-    "the_page_is_at_the_root_and_all_else_is_answered_with_its_status": {
+    "the_page_is_at_the_root_and_every_other_request_gets_its_status": {
         "page_as_plain_text": "Sends the page as text/plain.",
         "page_length_in_characters": "Counts characters of the page, not bytes.",
         "page_length_too_large": "Announces more of the page than comes.",
@@ -75,7 +75,7 @@ MISTAKES = {
         "host_compared_exactly": "Knows a Host in small letters only.",
         "host_without_port_unknown": "Knows a Host only with the port where it listens.",
     },
-    "a_head_has_8_kib_and_5_seconds_and_a_room_its_limit": {
+    "a_request_head_has_8_kib_and_5_seconds_and_a_room_has_its_limit": {
         "head_unlimited": "Reads a head of any length.",
         "head_limit_per_field": "Has its limit for each field, not for all of them.",
         "head_limit_too_small": "Takes heads of up to 4 KiB.",
@@ -113,7 +113,7 @@ MISTAKES = {
         "pong_frame_answered": "Answers a pong with a pong.",
         "server_masks": "Masks what it sends.",
     },
-    "what_breaks_the_protocol_is_closed_with_the_code_for_it": {
+    "a_violation_of_the_protocol_is_closed_with_its_code": {
         "length_signed": "Takes lengths of 64 bits for signed numbers.",
         "long_forms_taken": "Takes lengths in more bytes than they need.",
         "unmasked_taken": "Takes frames without a mask.",
@@ -149,7 +149,7 @@ MISTAKES = {
         "drains_for_ever": "Waits for ever for a client that does not answer the close frame.",
         "connection_left_open": "Leaves the connection open after the close frame.",
     },
-    "the_room_is_that_of_the_steps_before": {
+    "the_room_is_the_same_as_in_the_steps_before": {
         "passed_on_as_text": "Passes messages on as text.",
         "passed_on_in_two": "Sends header and text of a message as two messages.",
         "sender_believed": "Passes on the sender that a client claims to be.",
@@ -165,7 +165,7 @@ MISTAKES = {
         "names_doubled": "Takes names that somebody here has.",
         "ping_not_answered": "Does not answer PING.",
     },
-    "each_ending_is_told_once_with_its_reason": {
+    "each_disconnect_is_announced_once_with_its_reason": {
         "close_not_answered": "Ends the connection at a close frame, without another one.",
         "close_answered_with_1000": "Answers each close frame with 1000.",
         "close_without_code_is_1005": "Answers a close frame without a code with 1005.",
@@ -184,7 +184,7 @@ MISTAKES = {
         "slow_reader_kept": "Keeps any amount for a client that does not read.",
         "too_slow_says_disconnected": "Tells `disconnected` of someone who was too slow.",
     },
-    "who_is_silent_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life": {
+    "a_silent_client_is_pinged_and_timed_out_and_any_frame_is_a_sign_of_life": {
         "pings_in_messages": "Sends PING, a message, in place of a ping.",
         "heartbeat_ignored": "Has its own heartbeat whatever was asked.",
         "never_pings": "Throws out without having asked.",
@@ -218,7 +218,7 @@ MISTAKES = {
         "ranges_not_checked": "Takes any number for its options.",
         "port_ignored": "Takes a port of its own, whatever was asked.",
     },
-    "with_echo_all_comes_back_as_it_was": {
+    "with_echo_every_message_comes_back_unchanged": {
         "length_in_16_bits": "Sends no length in 64 bits.",
         "echo_of_one_kind": "Sends text back as binary.",
         "echo_of_fragments": "Sends each fragment back as a message.",
@@ -235,8 +235,7 @@ MISTAKES = {
         "text_end_not_checked": "Takes a text that ends inside a character.",
     },
 }
-PENDING = []
-offer(MISTAKES, pending=PENDING)
+offer(MISTAKES)
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">

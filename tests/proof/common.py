@@ -25,20 +25,19 @@ MISTAKE = os.environ.get("MISTAKE", "")
 VARIANT = os.environ.get("VARIANT", "")
 
 
-def offer(mistakes, right=(), pending=()):
+def offer(mistakes, right=()):
     """Makes sure that MISTAKE and VARIANT name what there is; with --mistakes alone it lists all of it and exits.
 
     `mistakes` has a dictionary of mistakes for each test that must catch them, `right` the variants that must pass
-    all ten tests. The grading is not ready yet for those that are `pending`. "-" is the program as it is, and
-    "skeleton" that of skeleton.py, which must end.
+    all ten tests. "-" is the program as it is, and "skeleton" that of skeleton.py, which must end.
     """
     tests = {name: test for test, group in mistakes.items() for name in group}
     listed = ["-", "skeleton", *right, *(name for group in mistakes.values() for name in group)]
-    for name in [name for name in {*listed, *pending} if listed.count(name) != 1]:
+    for name in [name for name in set(listed) if listed.count(name) != 1]:
         sys.exit(f"{name} is listed {listed.count(name)} times, not once")
     if sys.argv[1:] == ["--mistakes"]:
         for name in listed:
-            print(name, tests.get(name, "-"), "pending" if name in pending else "ready")
+            print(name, tests.get(name, "-"))
         sys.exit()
     if MISTAKE not in ("", *tests) or VARIANT not in ("", *right):
         sys.exit(f"neither a mistake nor a variant here is called {MISTAKE or VARIANT!r}; --mistakes lists them")
