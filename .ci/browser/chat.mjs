@@ -227,6 +227,7 @@ step("the keyboard alone suffices", async () => {
   equal(await focused(cleo), "send", "behind the draft");
   await press("Space");
   await shows(bob, "#log .body", "nor here");
+  await until("the confirmation of both", async () => (await shown(cleo, "#log .own")).length === 2 && (await shown(cleo, ".mark")).length === 0);
   await press("Shift+Tab", "Shift+Tab");
   equal(await cleo.evaluate(() => document.activeElement === [...document.querySelectorAll("#log .when")].at(-1)), true, "before the draft is the newest message");
   await press("Shift+Tab");
@@ -413,6 +414,8 @@ step("a message and its line lead to each other, by mouse and by keyboard", asyn
   await ann.keyboard.press("Enter");
   await until("the frame of the line above", async () => String(await pointed(ann)) === "5 €,TEXT");
   equal(await frame.evaluate((one) => one.classList.contains("sent")), true, "it was sent");
+  await frame.locator(".to-line").click();
+  equal(await ann.evaluate(() => document.activeElement.closest("#log li").querySelector(".body").textContent), "5 €", "and back");
   await ann.keyboard.press("Escape");
   // On a phone one tab leads to the other.
   await line(bob, "seen?").locator(".body").click();
