@@ -183,6 +183,7 @@ fn clients_are_served_one_after_another() {
     });
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     for _ in 0..30 {
+        story.because("the end of a client's stream ends its turn, not the server. And what comes back is as much as read has returned: not the whole buffer, in which there are zeros, or the bytes of the client before");
         let word = story.word();
         let ann = server.connect("ann");
         ann.send(&word);
@@ -271,8 +272,7 @@ fn addresses_and_arguments_are_as_in_step_01() {
     });
     story.usual_arguments(PROGRAM);
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &[]);
     let server = story.starts_again(&server, &[], &[]);
     let ann = server.connect("ann");
     ann.send("here again");

@@ -124,6 +124,7 @@ fn the_end_of_input_closes_only_the_sending_half() {
     drop(server);
     client.screen.expect_line("one more");
     client.screen.expect_line("and another");
+    story.because("what comes before the end of the stream is the last line, also without a line end: it is printed as a line");
     client.screen.expect_line("and the last without a line end");
     client.screen.expect_end();
     client.expect_exit(0);
@@ -213,6 +214,9 @@ fn characters_that_control_a_terminal_are_removed() {
         "caf\u{e9} € 日本 \u{1f980} e\u{301}\u{a0}.".as_bytes(),
         "caf\u{e9} € 日本 \u{1f980} e\u{301}\u{a0}.",
     );
+    story.because("bytes that are not UTF-8 are no reason to lose the line, or to end: each bad sequence becomes U+FFFD");
+    story
+        .by_hand(r"printf '\377one\n' | nc -l 127.0.0.1 12345, with cargo run --example 03_client");
     answer(b"\xffone", "\u{fffd}one");
 }
 
@@ -236,6 +240,7 @@ fn a_server_that_closes_first_is_reported_and_is_no_failure() {
     server.close_sending();
     client.screen.expect_end();
     client.expect_exit(0);
+    story.because("a person must see that it was the server that has ended the chat: a line on standard error says so");
     client.expect_a_word("that the server has closed");
 }
 

@@ -160,6 +160,7 @@ fn when_the_server_closes_the_client_ends_without_waiting_for_the_keyboard() {
     client.screen.expect_line("last words");
     client.screen.expect_end();
     client.expect_exit(0);
+    story.because("a person must see that it was the server that has ended the chat: a line on standard error says so");
     client.expect_a_word("that the server has closed");
 }
 
@@ -214,6 +215,10 @@ fn characters_that_control_a_terminal_are_removed() {
     show(
         "caf\u{e9} € 日本 \u{1f980} e\u{301}\u{a0}.".as_bytes(),
         "caf\u{e9} € 日本 \u{1f980} e\u{301}\u{a0}.",
+    );
+    story.because("bytes that are not UTF-8 are no reason to lose the line, or to end: each bad sequence becomes U+FFFD");
+    story.by_hand(
+        r"printf '\377one\n' | nc -l 127.0.0.1 12345, with cargo run --example 04_chat_client",
     );
     show(b"\xffone", "\u{fffd}one");
 }

@@ -27,18 +27,18 @@ fn a_guest_is_greeted_by_name_and_the_others_are_told() {
     let server = story.serve(PROGRAM, &["127.0.0.1:0"]);
     let [ann, bob, eve] = gather(&server, ["ann", "bob", "eve"]);
     bob.leave();
-    ann.hear("* guest-2 left (2 here)");
-    eve.hear("* guest-2 left (2 here)");
+    ann.gets_line("* guest-2 left (2 here)");
+    eve.gets_line("* guest-2 left (2 here)");
 
     story.because(
         "a name is never used again: a newcomer that gets guest-2 now would be taken for the guest that has left",
     );
     let fay = enter_as_guest(&server, "fay", 4, 3);
-    ann.hear("* guest-4 joined (3 here)");
-    eve.hear("* guest-4 joined (3 here)");
+    ann.gets_line("* guest-4 joined (3 here)");
+    eve.gets_line("* guest-4 joined (3 here)");
     for (i, guest) in [(4, &fay), (1, &ann)] {
         guest.leave();
-        eve.hear(&format!("* guest-{i} left ({} here)", if i == 4 { 2 } else { 1 }));
+        eve.gets_line(&format!("* guest-{i} left ({} here)", if i == 4 { 2 } else { 1 }));
     }
     eve.leave();
     // The room is empty now, and still open. Nobody else can hear of guest-5.
@@ -59,18 +59,18 @@ fn a_line_goes_to_everybody_else_and_never_back_to_its_sender() {
     for _ in 0..3 {
         let word = story.word();
         ann.send(format!("{word}\n"));
-        bob.hear(&format!("guest-1: {word}"));
-        eve.hear(&format!("guest-1: {word}"));
+        bob.gets_line(&format!("guest-1: {word}"));
+        eve.gets_line(&format!("guest-1: {word}"));
         // Bob answers after he has heard it: an echo to ann would come first.
         bob.send(format!("re: {word}\n"));
-        ann.hear(&format!("guest-2: re: {word}"));
-        eve.hear(&format!("guest-2: re: {word}"));
+        ann.gets_line(&format!("guest-2: re: {word}"));
+        eve.gets_line(&format!("guest-2: re: {word}"));
     }
     // To the end of each stream, to see that nothing came twice or came back.
     ann.leave();
-    bob.hear("* guest-1 left (2 here)");
+    bob.gets_line("* guest-1 left (2 here)");
     bob.leave();
-    eve.hear("* guest-2 left (1 here)");
+    eve.gets_line("* guest-2 left (1 here)");
     eve.leave();
 }
 
@@ -86,27 +86,27 @@ fn a_line_is_a_line_however_it_arrives() {
     let [ann, bob] = gather(&server, ["ann", "bob"]);
     ann.send("one\ntwo\nthree\n");
     for line in ["one", "two", "three"] {
-        bob.hear(&format!("guest-1: {line}"));
+        bob.gets_line(&format!("guest-1: {line}"));
     }
     for piece in ["in ", "three ", "pie"] {
         ann.send_piece(piece);
     }
     // Half a line is nobody's business yet, and stops nobody.
     bob.send("meanwhile\n");
-    ann.hear("guest-2: meanwhile");
+    ann.gets_line("guest-2: meanwhile");
     ann.send_piece("ces\nnext");
-    bob.hear("guest-1: in three pieces");
+    bob.gets_line("guest-1: in three pieces");
     ann.send("\n");
-    bob.hear("guest-1: next");
+    bob.gets_line("guest-1: next");
 
     story.because("telnet and PuTTY end lines with CR LF, which may be cut in two as well");
     ann.send("from telnet\r\nfrom nc\n");
-    bob.hear("guest-1: from telnet");
-    bob.hear("guest-1: from nc");
+    bob.gets_line("guest-1: from telnet");
+    bob.gets_line("guest-1: from nc");
     ann.send_piece("cut\r");
     ann.send("\n\n\r\n\nafter empty lines\n");
-    bob.hear("guest-1: cut");
-    bob.hear("guest-1: after empty lines");
+    bob.gets_line("guest-1: cut");
+    bob.gets_line("guest-1: after empty lines");
 
     story.because(
         "a read may end inside a character: collect bytes until the LF, then make text of them",
@@ -114,20 +114,20 @@ fn a_line_is_a_line_however_it_arrives() {
     ann.send_piece(b"a euro: \xe2");
     ann.send_piece(b"\x82");
     ann.send(b"\xac\n");
-    bob.hear("guest-1: a euro: €");
+    bob.gets_line("guest-1: a euro: €");
     // Whatever the size of a read is, one of these has its end in a character.
     for shift in ["", "a", "ab"] {
         let line = format!("{shift}{}", "€".repeat(1300));
         ann.send(format!("{line}\n"));
-        bob.hear(&format!("guest-1: {line}"));
+        bob.gets_line(&format!("guest-1: {line}"));
     }
     story.because("in this step every line is for the others: there are no commands");
     for line in ["quit", "/quit", "exit"] {
         ann.send(format!("{line}\n"));
-        bob.hear(&format!("guest-1: {line}"));
+        bob.gets_line(&format!("guest-1: {line}"));
     }
     ann.send("  spaces stay, \t tabs too  \n");
-    bob.hear("guest-1:   spaces stay, \t tabs too  ");
+    bob.gets_line("guest-1:   spaces stay, \t tabs too  ");
     bob.leave();
 }
 
@@ -196,7 +196,7 @@ fn characters_that_control_a_terminal_are_removed() {
     let [ann, bob] = gather(&server, ["ann", "bob"]);
     let say = |sent: &[u8], heard: &str| {
         ann.send([sent, b"\n"].concat());
-        bob.hear(&format!("guest-1: {heard}"));
+        bob.gets_line(&format!("guest-1: {heard}"));
     };
     say(
         b"\x1b[2J\x1b[31mred\x1b[0m \x07bell\x08 \x00nul \x7fdel\x0b\x0c",
@@ -257,7 +257,7 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
         story.because(format!("{} bytes and {end:?} are a line: the limit is 4096 bytes without the line end, LF or CR LF, and bytes count, not characters", line.len()));
         story.by_hand(r"(head -c 4096 /dev/zero | tr '\0' x; printf '\r\n') | nc -N 127.0.0.1 12345, with another nc that listens");
         ann.send(format!("{line}{end}"));
-        bob.hear(&format!("guest-1: {line}"));
+        bob.gets_line(&format!("guest-1: {line}"));
     }
     story.because("what counts is the bytes that came: bytes that are not UTF-8 become longer when they are replaced by U+FFFD, and that is no matter of the limit");
     // Non-UTF-8 grows when it is replaced: what counts is what came.
@@ -270,22 +270,22 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
     story.because("a server that waits for a line end without a limit keeps whatever a stranger sends: a line of more than 4096 bytes is answered with that one line, whether LF or CR LF ends it, and the next line passes");
     for long in [x(4097) + "\n", x(4097) + "\r\n", "€".repeat(1366) + "\n", x(200_000) + "\n"] {
         ann.send(long);
-        ann.hear(TOO_LONG);
+        ann.gets_line(TOO_LONG);
         // The next line passes, and nothing of the long one has.
         let word = story.word();
         ann.send(format!("{word}\n"));
-        bob.hear(&format!("guest-1: {word}"));
+        bob.gets_line(&format!("guest-1: {word}"));
     }
 
     story.because("a line that was too long is thrown away up to its LF: its tail is no line of its own, and it is answered once");
     ann.send_piece(x(5000));
     ann.send_piece(x(5000));
     bob.send("a long line stops nobody\n");
-    ann.hear("guest-2: a long line stops nobody");
+    ann.gets_line("guest-2: a long line stops nobody");
     ann.send("the tail\n");
-    ann.hear(TOO_LONG);
+    ann.gets_line(TOO_LONG);
     ann.send("the next line\n");
-    bob.hear("guest-1: the next line");
+    bob.gets_line("guest-1: the next line");
 
     story.because("megabytes without a line end must not pile up in the server's memory, and cost nobody else anything");
     ann.send_piece(x(1_000_000));
@@ -306,10 +306,10 @@ fn a_line_over_the_limit_is_refused_and_the_next_one_passes() {
         }
     }
     ann.send("\nthe last line\n");
-    ann.hear(TOO_LONG);
-    bob.hear("guest-1: the last line");
+    ann.gets_line(TOO_LONG);
+    bob.gets_line("guest-1: the last line");
     ann.leave();
-    bob.hear("* guest-1 left (1 here)");
+    bob.gets_line("* guest-1 left (1 here)");
     bob.leave();
 }
 
@@ -329,31 +329,31 @@ fn a_guest_that_leaves_is_heard_to_the_end_gets_its_queue_and_is_closed() {
     ann.close_sending();
     server.thaw();
     for other in [&bob, &eve] {
-        other.hear("guest-1: first");
-        other.hear("guest-1: last words");
-        other.hear("* guest-1 left (2 here)");
+        other.gets_line("guest-1: first");
+        other.gets_line("guest-1: last words");
+        other.gets_line("* guest-1 left (2 here)");
     }
     ann.expect_nothing_more();
 
     story.because("what was said before somebody left is still for them: send it, then close");
     let gus = server.connect_stream();
     for other in [&bob, &eve] {
-        other.hear("* guest-4 joined (3 here)");
+        other.gets_line("* guest-4 joined (3 here)");
     }
     let line = "x".repeat(1000);
     for _ in 0..200 {
         bob.send(format!("{line}\n"));
     }
     for _ in 0..200 {
-        eve.hear(&format!("guest-2: {line}"));
+        eve.gets_line(&format!("guest-2: {line}"));
     }
     // Gus has not read a byte yet, and goes.
     let _ = gus.shutdown(Shutdown::Write);
-    eve.hear("* guest-4 left (2 here)");
+    eve.gets_line("* guest-4 left (2 here)");
     let gus = server.peer("gus", gus);
-    gus.hear("* welcome, guest-4 (3 here)");
+    gus.gets_line("* welcome, guest-4 (3 here)");
     for _ in 0..200 {
-        gus.hear(&format!("guest-2: {line}"));
+        gus.gets_line(&format!("guest-2: {line}"));
     }
     gus.expect_nothing_more();
 
@@ -361,7 +361,7 @@ fn a_guest_that_leaves_is_heard_to_the_end_gets_its_queue_and_is_closed() {
         "one line that was not finished when the stream ended is the last line: it counts",
     );
     bob.leave();
-    eve.hear("* guest-2 left (1 here)");
+    eve.gets_line("* guest-2 left (1 here)");
     eve.leave();
 }
 
@@ -380,7 +380,7 @@ fn guests_that_vanish_are_announced_once_and_disturb_nobody() {
     for number in 3..3 + CROWD {
         crowd.push(server.connect_stream());
         for guest in [&ann, &bob] {
-            guest.hear(&format!("* guest-{number} joined ({number} here)"));
+            guest.gets_line(&format!("* guest-{number} joined ({number} here)"));
         }
     }
     // A server may tell the others before it greets the newcomer.
@@ -413,13 +413,13 @@ fn guests_that_vanish_are_announced_once_and_disturb_nobody() {
     let zed = enter_as_guest(&server, "zed", 3 + CROWD, 3);
     zed.send_piece("half a li");
     drop(zed);
-    bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD));
-    bob.hear(&format!("guest-{}: half a li", 3 + CROWD));
-    bob.hear(&format!("* guest-{} left (2 here)", 3 + CROWD));
+    bob.gets_line(&format!("* guest-{} joined (3 here)", 3 + CROWD));
+    bob.gets_line(&format!("guest-{}: half a li", 3 + CROWD));
+    bob.gets_line(&format!("* guest-{} left (2 here)", 3 + CROWD));
     let eve = enter_as_guest(&server, "eve", 3 + CROWD + 1, 3);
     eve.send("who is still here?\n");
-    bob.hear(&format!("* guest-{} joined (3 here)", 3 + CROWD + 1));
-    bob.hear(&format!("guest-{}: who is still here?", 3 + CROWD + 1));
+    bob.gets_line(&format!("* guest-{} joined (3 here)", 3 + CROWD + 1));
+    bob.gets_line(&format!("guest-{}: who is still here?", 3 + CROWD + 1));
 
     story.because("a client may be gone before it is accepted: then even asking for its address fails. That is no reason to stop accepting");
     for _ in 0..10 {
@@ -435,7 +435,7 @@ fn guests_that_vanish_are_announced_once_and_disturb_nobody() {
         story.mismatch("server --> gus", b"* welcome, guest-", &welcome);
     }
     eve.send("and now?\n");
-    bob.hear(&format!("guest-{}: and now?", 3 + CROWD + 1));
+    bob.gets_line(&format!("guest-{}: and now?", 3 + CROWD + 1));
     bob.leave();
 }
 
@@ -451,7 +451,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
     let [ann, bob] = gather(&server, ["ann", "bob"]);
     let mut zed = server.connect_stream();
     for guest in [&ann, &bob] {
-        guest.hear("* guest-3 joined (3 here)");
+        guest.gets_line("* guest-3 joined (3 here)");
     }
     story.step("zed", "does not read");
     let mut chat = Chat { story: &story, speaker: &ann, listener: &bob, line: 0, sent: 0 };
@@ -469,9 +469,9 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
         let what = format!("that, after only {enough} bytes");
         story.fails("server --> bob", "patience with zed up to 1 MiB", &what);
     }
-    ann.hear(expected);
+    ann.gets_line(expected);
     bob.send("much better now\n");
-    ann.hear("guest-2: much better now");
+    ann.gets_line("guest-2: much better now");
 
     story.because("a client that is disconnected is closed, however much waits for it");
     zed.set_read_timeout(Some(patience())).unwrap();
@@ -495,7 +495,7 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
         let stream = server.connect_stream();
         stream.set_read_timeout(Some(patience())).unwrap();
         for guest in [&ann, &bob] {
-            guest.hear(&format!("* guest-{number} joined ({} here)", number - 1));
+            guest.gets_line(&format!("* guest-{number} joined ({} here)", number - 1));
         }
         stream
     });
@@ -511,9 +511,9 @@ fn a_guest_that_stops_reading_delays_nobody_and_is_disconnected() {
         return;
     }
     let hal = server.peer("hal", hal);
-    hal.hear("* welcome, guest-5 (4 here)");
+    hal.gets_line("* welcome, guest-5 (4 here)");
     for number in 0..chat.line {
-        hal.hear(&format!("guest-1: {}", Chat::text(number)));
+        hal.gets_line(&format!("guest-1: {}", Chat::text(number)));
     }
     hal.expect_nothing_more();
 
@@ -615,11 +615,11 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     }
     // Those who are here have noticed nothing.
     bob.send("are we alone?\n");
-    ann.hear("guest-2: are we alone?");
+    ann.gets_line("guest-2: are we alone?");
     bob.leave();
-    ann.hear("* guest-2 left (1 here)");
+    ann.gets_line("* guest-2 left (1 here)");
     let eve = enter_as_guest(&server, "eve", 3, 2);
-    ann.hear("* guest-3 joined (2 here)");
+    ann.gets_line("* guest-3 joined (2 here)");
     let zed = server.connect("zed");
     zed.expect_line("! the room is full: the limit is 2");
     zed.expect_end();
@@ -627,8 +627,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_as_in_step_01() {
     ann.leave();
 
     story.because("every program of the course is started in the same way; a number out of range is refused, not corrected");
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &[]);
     enter_as_guest(&story.starts_again(&server, &[], &[]), "ann", 1, 1);
     story.together(|| {
         story.usual_arguments(PROGRAM);

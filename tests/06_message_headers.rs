@@ -85,7 +85,7 @@ fn a_client_that_joins_is_welcomed_and_the_others_are_told() {
     for (name, other) in names.iter().flat_map(|name| [(name, &ann), (name, &eva)]) {
         other.gets(&left(name, "left"));
     }
-    // A client that never joined is not announced when it goes: eva's LEAVE is next.
+    story.because("a client that never joined has no name, and nobody is told when it goes");
     let nobody = server.visit("nobody");
     nobody.say_goodbye();
     eva.say_goodbye();
@@ -619,6 +619,7 @@ fn a_client_shows_each_message_however_it_arrives() {
         server.say(message);
         client.screen.expect_line(line);
     };
+    story.because("WELCOME is shown at once as `* welcome, NAME (here: NAMES)`, with the sender and the body of the message");
     show(&welcome("ann", "ann, bob"), "* welcome, ann (here: ann, bob)");
     let hello = text(1, "hello").by("bob").at(1_700_000_000_999);
     story.because("a text is shown with the time of day of its timestamp, in UTC: not the local time, and not the time at which it arrived");
@@ -691,7 +692,7 @@ fn a_client_joins_numbers_what_is_typed_and_says_goodbye() {
     let server = mock_server.visited();
     let asked = server.gets_next(&join("ann"));
     server.expect_no_number(&asked);
-    // Before its WELCOME a client may not say anything.
+    story.because("before WELCOME a client has no name, and what it says is answered with `join first`: what is typed so early waits");
     client.types("as soon as I am in\n");
     client.settled();
     if !server.so_far().is_empty() {
@@ -777,6 +778,7 @@ fn a_client_exits_with_the_status_for_how_it_ended() {
     client.screen.expect_line("* bob joined");
     client.screen.expect_end();
     client.expect_exit(0);
+    story.because("a person must see that it was the server that has ended the chat: a line on standard error says so");
     client.expect_a_word("that the server has closed");
 
     story.because("an ERROR before WELCOME is a refused name: there is nothing to wait for");
@@ -827,7 +829,7 @@ fn a_client_exits_with_the_status_for_how_it_ended() {
     story.blame("every program of the course is started in the same way; ADDRESS may have a name, or an IPv6 address in brackets", "lessons/01_bind_listen.md, \"Run it\"");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
     let taken = server.address.to_string();
-    story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &["serve"]);
     let _again = story.starts_again(&server, &["serve"], &[]);
     story.usual_words(PROGRAM);
     let client = story.joins(PROGRAM, "ann", &taken.replace("127.0.0.1", "localhost"));

@@ -372,8 +372,7 @@ fn a_full_room_turns_newcomers_away_and_arguments_are_checked() {
     no_descriptors_left(&story);
 
     story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &["serve"]);
     story.usual_words(PROGRAM);
     story.together(|| {
         numbers_are_checked(&story, PROGRAM);
@@ -419,7 +418,7 @@ fn no_descriptors_left(story: &Rc<Story>) {
     for _ in 0..50 {
         let zed = server.visit("zed");
         zed.tries(&join("zed").bytes());
-        if zed.hears("WELCOME", |came| came.kind == WELCOME) {
+        if zed.reads_until("WELCOME", |came| came.kind == WELCOME) {
             return;
         }
     }

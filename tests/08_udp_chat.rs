@@ -13,8 +13,8 @@ use lab::message::{
     welcome,
 };
 use lab::{
-    BODY_BYTES, Pinged, Program, Rule, Story, UdpPeer, another_loopback, has_ipv6,
-    ignores_interrupts, patience,
+    BODY_BYTES, OnPing, Program, Rule, Story, UdpPeer, another_loopback, has_ipv6,
+    ignores_interrupts, with_heartbeat,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ fn a_client_joins_only_with_the_cookie_for_its_own_address_and_port() {
         ann.asks(name);
     }
     let first = ann.asks_with("ann", b"").body;
-    bob.hears_nothing_else();
+    bob.gets_nothing_else();
 
     story.because("compare the whole body with the cookie that you would send to this address and port now: all else is one more question");
     // Cut or changed, text must still be text.
@@ -82,7 +82,7 @@ fn a_client_joins_only_with_the_cookie_for_its_own_address_and_port() {
             story.fails("server --> zed", &expected, &format!("one of {answer} bytes"));
         }
     }
-    bob.hears_nothing_else();
+    bob.gets_nothing_else();
 
     story.because("a cookie that can be worked out from the address alone is no secret: draw a key when the server starts, and mix it in. (A constant key, or one made from the time in seconds, can be guessed as well.)");
     let again = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
@@ -142,7 +142,7 @@ fn a_name_belongs_to_one_address_until_it_leaves() {
         }
     }
     for other in [&zoe, &ann] {
-        other.hears_nothing_else();
+        other.gets_nothing_else();
     }
 
     story.because(
@@ -278,7 +278,7 @@ fn a_text_goes_to_everybody_else_under_the_name_known_for_its_address() {
     says("", "");
     says("\u{1b}\u{7}\n\u{202e}\r\n\0", "");
     says("after nothing", "after nothing");
-    ann.hears_nothing_else();
+    ann.gets_nothing_else();
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
 
     for (what, bytes, about) in no_messages() {
         zed.sends(what, &bytes);
-        zed.hears_nothing_else();
+        zed.gets_nothing_else();
         ann.sends(what, &bytes);
         ann.gets_error(about);
         // She is still here, and nothing of it was passed on.
@@ -314,7 +314,7 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
     for kind in [WELCOME, LOGIN, CHALLENGE] {
         let said = message(kind, "ann", "hello");
         zed.say(&said);
-        zed.hears_nothing_else();
+        zed.gets_nothing_else();
         ann.say(&said);
         ann.gets_error("because this kind is not for clients");
         still_here(&ann, "ann", &[&bob]);
@@ -324,11 +324,11 @@ fn one_datagram_is_one_message_and_strangers_learn_nothing() {
     for who in [&ann, &zed] {
         who.say(&error("what do you mean?"));
         who.say(&pong(7));
-        who.hears_nothing_else();
+        who.gets_nothing_else();
     }
     story.because("to somebody who has not joined the server says as little as possible: somebody who forges an address makes the server write to that address");
     zed.say(&message(LEAVE, "ann", ""));
-    zed.hears_nothing_else();
+    zed.gets_nothing_else();
     zed.say(&text(1, "hello"));
     zed.gets_next(&error("join first"));
     for sequence in [0, 1, u32::MAX] {
@@ -407,8 +407,8 @@ fn a_text_is_passed_on_once_and_never_held_back_for_its_order() {
     let drops = |sequences: &[u32]| {
         for sequence in sequences {
             ann.say(&text(*sequence, story.word()));
-            ann.hears_nothing_else();
-            bob.hears_nothing_else();
+            ann.gets_nothing_else();
+            bob.gets_nothing_else();
         }
     };
     passes(&[5, 4, 7, 6, 1]);
@@ -463,20 +463,22 @@ fn a_silent_member_is_timed_out_and_no_other() {
         read: "lessons/08_udp_chat.md, \"The idea\"",
         by_hand: "cargo run --example 08_udp_chat serve --heartbeat-ms 2000, join as ann, then kill -9 ann's process",
     });
-    // With more patience slower.
-    let heartbeat = patience() / 16;
+    with_heartbeat(&story, one_member_is_silent);
+}
+
+fn one_member_is_silent(story: &Rc<Story>, heartbeat: Duration) {
     let milliseconds = heartbeat.as_millis().to_string();
     let args = ["serve", "127.0.0.1:0", "--heartbeat-ms", &milliseconds];
     let server = story.serve(PROGRAM, &args);
     let [ann, bob, eve] = server.enter_all(["ann", "bob", "eve"]);
-    bob.when_pinged(Pinged::Text);
-    eve.when_pinged(Pinged::Ping);
+    bob.when_pinged(OnPing::Text);
+    eve.when_pinged(OnPing::Ping);
     let sue = server.udp_peer("sue");
     sue.asks("sue");
 
     let yan = server.enter("yan", "ann, bob, eve, yan");
     let zed = server.udp_peer("zed");
-    zed.when_pinged(Pinged::Silent);
+    zed.when_pinged(OnPing::Silent);
     let since = Instant::now();
     zed.joins("zed", "ann, bob, eve, yan, zed");
     for name in ["yan", "zed"] {
@@ -531,7 +533,7 @@ fn a_silent_member_is_timed_out_and_no_other() {
     }
 
     story.because("a stranger is not known: there is nobody to wait for, and nobody to be told");
-    sue.hears_nothing_else();
+    sue.gets_nothing_else();
     if sue.pings() > 0 {
         story.fails("server --> sue", "nothing: she only asked", "PING");
     }
@@ -545,12 +547,13 @@ fn the_server_stops_drops_datagrams_and_starts_as_it_is_told() {
         read: "lessons/08_udp_chat.md, \"Run it\"",
         by_hand: "cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30",
     });
+    story.by_hand("cargo run --example 08_udp_chat serve; join it in a second terminal; /quit in the first one");
     let arguments = ["serve", "127.0.0.1:0", "--loss", "0", "--heartbeat-ms", "3600000"];
     let server = story.serve(PROGRAM, &arguments);
     let [ann, bob] = server.enter_all(["ann", "bob"]);
     for _ in 0..50 {
-        ann.hears_nothing_else();
-        bob.hears_nothing_else();
+        ann.gets_nothing_else();
+        bob.gets_nothing_else();
     }
     stops(&server, "/quit", &[&ann, &bob]);
 
@@ -561,9 +564,10 @@ fn the_server_stops_drops_datagrams_and_starts_as_it_is_told() {
     );
     server.ends_input();
     server.settled();
-    ann.hears_nothing_else();
+    ann.gets_nothing_else();
     stops(&server, "SIGTERM", &[&ann, &bob]);
 
+    story.by_hand("cargo run --example 08_udp_chat serve 127.0.0.1:12345 --loss 30");
     story.because("--loss throws away each datagram with that probability: neither every answer nor none comes");
     let server =
         story.serve(PROGRAM, &["serve", "127.0.0.1:0", "--heartbeat-ms", "60000", "--loss", "30"]);
@@ -633,8 +637,7 @@ fn arguments_of(story: &Rc<Story>) {
 
     story.because("two servers can't have one port: each datagram would go to one of them, and never to the other");
     let server = story.serve(PROGRAM, &["serve", "127.0.0.1:0"]);
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &["serve", &taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &["serve"]);
     if has_ipv6() {
         story.because("an IPv6 address is written in brackets");
         let six = story.serve(PROGRAM, &["serve", "[::1]:0"]);
@@ -669,18 +672,27 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
         fickle.say(&message(CHALLENGE, "", cookie));
     }
 
-    story.because("the question may be lost, and the answer too: the client asks five times");
+    // The others ask meanwhile: all of them wait for 500 ms, again and again.
     let silent = UdpPeer::mock_server(&story, "127.0.0.1", "ann");
     let address = silent.address().to_string();
     let ann = story.joins(PROGRAM, "ann", &address);
-
-    story.because("--loss 100 throws away all that the client would have sent");
     let deaf = UdpPeer::mock_server(&story, "127.0.0.1", "dan");
     let arguments = ["join", "dan", &deaf.address().to_string(), "--loss", "100"];
-    drop(story.run(PROGRAM, &arguments));
-    if deaf.unread() > 0 {
-        story.fails("dan --> server", "nothing", &format!("{} datagrams", deaf.unread()));
+    let dan = story.client_with(PROGRAM, &arguments);
+    let forgetful = UdpPeer::mock_server(&story, "127.0.0.1", "bob");
+    let bob = story.joins(PROGRAM, "bob", &forgetful.address().to_string());
+
+    story.because("only what comes from the server's own address and port is from the server; and after its CHALLENGE the client has a new question, and asks it up to five times too");
+    for _ in 0..3 {
+        forgetful.is_asked("bob");
     }
+    let eve = forgetful.stranger("eve");
+    let (cookie, forged) = (story.word(), story.word());
+    eve.say(&message(CHALLENGE, "", &forged));
+    eve.say(&welcome("bob", "bob, eve"));
+    eve.say(&error("nobody wants you here"));
+    forgetful.say(&message(CHALLENGE, "", &cookie));
+    forgetful.gets_next(&message(JOIN, "bob", &cookie));
 
     story.because("five questions without an answer are enough: the program says so, and ends");
     ann.screen.expect_end();
@@ -711,19 +723,9 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
         }
     }
 
-    story.because("only what comes from the server's own address and port is from the server; and after its CHALLENGE the client has a new question, and asks it up to five times too");
-    let forgetful = UdpPeer::mock_server(&story, "127.0.0.1", "bob");
-    let bob = story.joins(PROGRAM, "bob", &forgetful.address().to_string());
-    for _ in 0..3 {
-        forgetful.is_asked("bob");
-    }
-    let eve = forgetful.stranger("eve");
-    let (cookie, forged) = (story.word(), story.word());
-    eve.say(&message(CHALLENGE, "", &forged));
-    eve.say(&welcome("bob", "bob, eve"));
-    eve.say(&error("nobody wants you here"));
-    forgetful.say(&message(CHALLENGE, "", &cookie));
-    forgetful.gets_next(&message(JOIN, "bob", &cookie));
+    story.because(
+        "after its CHALLENGE the client has a new question, and asks it up to five times too",
+    );
     bob.screen.expect_end();
     bob.expect_exit(1);
     let mut asked = forgetful.joins_left("bob");
@@ -734,10 +736,24 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
         story.fails("bob --> server", &expected, &format!("{} times", asked.len() + 1));
     }
 
+    story.because("--loss 100 throws away all that the client would have sent, so nobody answers");
+    dan.screen.expect_end();
+    dan.expect_exit(1);
+    if deaf.unread() > 0 {
+        story.fails("dan --> server", "nothing", &format!("{} datagrams", deaf.unread()));
+    }
+
+    is_refused(&story);
+}
+
+/// The name of a client is refused; and IPv6 is an address, too.
+#[track_caller]
+fn is_refused(story: &Rc<Story>) {
+    let cookie = story.word();
     story.because(
         "a client whose name is refused has no place in the room: it shows the reason, and ends",
     );
-    let strict = UdpPeer::mock_server(&story, "127.0.0.1", "cat");
+    let strict = UdpPeer::mock_server(story, "127.0.0.1", "cat");
     let cat = story.joins(PROGRAM, "cat", &strict.address().to_string());
     strict.is_asked("cat");
     strict.say(&message(CHALLENGE, "", &cookie));
@@ -748,7 +764,7 @@ fn a_client_asks_five_times_and_returns_the_cookie() {
     cat.expect_exit(1);
     if has_ipv6() {
         story.because("an IPv6 address is written in brackets");
-        let six = UdpPeer::mock_server(&story, "::1", "eve");
+        let six = UdpPeer::mock_server(story, "::1", "eve");
         let _eve = story.joins(PROGRAM, "eve", &six.address().to_string());
         six.is_asked("eve");
     }

@@ -530,7 +530,7 @@ fn a_violation_of_the_protocol_is_closed_with_its_code() {
         ("a control frame is never fragmented", frame(0x09, b"ping")),
         ("a control frame has at most 125 bytes", frame(PING_FRAME, &[b'x'; 126])),
         ("a length has no more bytes than it needs", long_form(2, &hello)),
-        ("nor has one that would fit into 16 bits", long_form(8, &hello.repeat(7))),
+        ("a length that fits into 16 bits has no 64", long_form(8, &hello.repeat(7))),
         ("a close code has two bytes", frame(CLOSE, b"\x03")),
     ] {
         is_closed(why, &bytes, &after, &[1002]);
@@ -548,7 +548,12 @@ fn a_violation_of_the_protocol_is_closed_with_its_code() {
     is_closed(most, &frame(BINARY, &[0; 4149]), &after, &[1009]);
     let parts = [frame(FIRST_BINARY, &[b'C'; 2000]), frame(MORE, &[b'H'; 2000])].concat();
     let parts = [parts, frame(MORE, &[0; 149])].concat();
-    is_closed("so it has in all its fragments together", &parts, &after, &[1009]);
+    is_closed(
+        "a message has at most 4148 bytes in all its fragments together",
+        &parts,
+        &after,
+        &[1009],
+    );
     // What is announced here never comes.
     for (first, length, codes) in [
         (PING_FRAME, 126, &[1002][..]),
@@ -867,8 +872,7 @@ fn a_server_that_stops_says_goodbye_in_a_message_and_in_a_close_frame() {
 fn arguments(story: &Rc<Story>) {
     story.blame("every program of the course is started in the same way; a number out of range is refused, not corrected; options may come in any order", "lessons/01_bind_listen.md, \"Run it\"");
     let server = story.serve(PROGRAM, &["--limit", "7", "127.0.0.1:0", "--heartbeat-ms", "70"]);
-    let taken = server.address.to_string();
-    story.run(PROGRAM, &[&taken]).code(1).one_line_about(&taken);
+    story.finds_port_taken(&server, &[]);
     story.serves_by_default(PROGRAM, "127.0.0.1:8080");
     story.together(|| {
         story.usual_arguments(PROGRAM);

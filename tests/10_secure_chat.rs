@@ -15,8 +15,8 @@ use lab::message::{
 };
 use lab::pbkdf2::pbkdf2;
 use lab::secure::{
-    ANN, Account, BOB, EVE, Folder, Front, Manner, Trap, Tunnel, free_port, from_ab64, login,
-    make_certificates, mode, open_to_all, started_by, still_running, work,
+    ANN, Account, BOB, Behavior, EVE, Folder, TlsClient, TlsProxy, Trap, free_port, from_ab64,
+    login, make_certificates, make_readable_for_all, mode, started_by, still_running, work,
 };
 use lab::websocket::{GOODBYES, KEYS, UPGRADE};
 use lab::{Format, MockServer, Peer, Program, Rule, Story};
@@ -138,7 +138,7 @@ fn adduser_writes_a_salted_hash_and_never_the_password() {
 
     story.because("the new file is written beside the old one and then renamed over it: whenever the power fails, one of the two is there, whole. A program that opens the old one to write into it has neither for a moment");
     // As somebody with a careless editor leaves it.
-    open_to_all(&file);
+    make_readable_for_all(&file);
     let old = folder.path("the old file");
     let is_kept = fs::hard_link(&file, &old).is_ok();
     add("bob", passwords[1], "\n");
@@ -357,8 +357,13 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
         by_hand: "cargo run --example 10_secure_chat join nobody, and the same with join ann and a wrong password",
     });
     let folder = Folder::new();
-    // The work of ann's is compared; the others may be quick.
-    let (server, _) = serve(&story, &one_slow_account(&folder, &[&BOB]), &[]);
+    let quick = fs::read_to_string(folder.quick_accounts(PROGRAM, &[&ANN])).unwrap();
+    let mut lines = format!("{}\n{}\n", ANN.line, BOB.line);
+    if quick.contains("$1000$") {
+        // No password is right here, and half of the work is enough to compare.
+        lines = lines.replace("$600000$", "$300000$");
+    }
+    let (server, _) = serve(&story, &folder.file("accounts.txt", &lines), &[]);
     let wrong = error(WRONG);
     let work = || work(server.pid()).unwrap_or(0);
     // Somebody else's password; no account; the right one without its end.
@@ -390,8 +395,8 @@ fn a_wrong_password_and_an_unknown_name_look_the_same() {
     story.step("server", format!("has worked for {} ticks of the clock", told.join(", ")));
     // Where the system does not say, or another process works, there is nothing
     // to compare.
-    let (known, unknown) = (works[0], works[1]);
-    if known >= 6 && !(known / 3..=known * 3).contains(&unknown) {
+    let (known, unknown) = (works[0].min(works[2]), works[1]);
+    if known >= 4 && !(known / 3..=known * 3).contains(&unknown) {
         let expected = format!(
             "as much work for an unknown name as for a wrong password, about {known} ticks"
         );
@@ -730,11 +735,8 @@ fn gets_login(story: &Story, server: &Peer, who: &Account) {
     server.expect_no_number(&came);
 }
 
+#[cfg_attr(no_tls, ignore = "openssl or stunnel is missing: see README.md")]
 #[test]
-#[cfg_attr(
-    no_tls,
-    ignore = "openssl or stunnel is not installed (sudo apt install openssl stunnel4)"
-)]
 fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     let story = Story::new(Rule {
         rule: "`certs DIR` makes ca.pem, server.pem and server.key for localhost, 127.0.0.1 and ::1; `serve --tls DIR` opens two listeners for TLS and says where; who trusts ca.pem chats there, with a browser too. When the server ends, these listeners are gone",
@@ -768,11 +770,8 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     }
     story.because("ca.pem goes to everybody who is to trust it: the authority's key stays out of it, and it is not the server's certificate, which changes every year");
     if texts[0].contains("PRIVATE KEY") || texts[0] == texts[1] {
-        story.fails(
-            "ca.pem",
-            "the authority's certificate, and nothing else",
-            &format!("{:?}", texts[0]),
-        );
+        let expected = "the authority's certificate, and nothing else";
+        story.fails("ca.pem", expected, &format!("{:?}", texts[0]));
     }
 
     let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
@@ -792,27 +791,26 @@ fn the_server_opens_two_listeners_for_tls_and_closes_them_when_it_ends() {
     story.because("after `page on` come two more lines, when these listeners are open: `tls chat on ADDRESS` and `tls page on https://ADDRESS/`, with the addresses of --tls-chat and --tls-web. All these lines are on standard output");
     server.screen.expect_line(&format!("tls chat on {}", listeners[0]));
     server.screen.expect_line(&format!("tls page on https://{}/", listeners[1]));
-    let listener = |at: &str, format| server.listener(at.parse().unwrap(), format);
-    let chat = listener(&listeners[0], Format::Messages);
-    let web = listener(&listeners[1], Format::WebSocket);
+    let [chat, web] = [(0, Format::Messages), (1, Format::WebSocket)]
+        .map(|(at, format)| server.listener(listeners[at].parse().unwrap(), format));
     for listener in [&chat, &web] {
         story.because("a listener that was announced is open");
         drop(listener.connect_in_time());
     }
     story.because("a client looks for the name that it was given among those of the certificate: localhost, 127.0.0.1 and ::1 all have to be there, and the authority in ca.pem has to have signed it");
     for name in ["checkHost = localhost", "checkIP = 127.0.0.1", "checkIP = ::1"] {
-        let tunnel = Tunnel::open(&story, &folder, &ca, name, web.address);
+        let tunnel = TlsClient::open(&story, &folder, &ca, name, web.address);
         shows_the_page(&story, &tunnel.stream, &web);
     }
 
     story.because(
         "clients that come by TLS are in the same room: stunnel passes on what it decrypts",
     );
-    let to_chat = Tunnel::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
+    let to_chat = TlsClient::open(&story, &folder, &ca, "checkHost = localhost", chat.address);
     let ann = chat.peer("ann", to_chat.stream.try_clone().unwrap());
     ann.say(&ANN.login());
     ann.in_time().gets_next(&welcome("ann", "ann"));
-    let to_web = Tunnel::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
+    let to_web = TlsClient::open(&story, &folder, &ca, "checkIP = 127.0.0.1", web.address);
     story.because("a page that came by https has an origin that begins so; its host is still that of the request, so it is the server's own");
     let origin = format!("Origin: https://{}", listeners[1]);
     let head = web.get("/chat", &[&UPGRADE[..], &[&origin]].concat());
@@ -866,11 +864,8 @@ fn gone(story: &Story, helpers: &[u32]) {
     }
 }
 
+#[cfg_attr(no_tls, ignore = "openssl or stunnel is missing: see README.md")]
 #[test]
-#[cfg_attr(
-    no_tls,
-    ignore = "openssl or stunnel is not installed (sudo apt install openssl stunnel4)"
-)]
 fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
     let story = Story::new(Rule {
         rule: "join --ca FILE joins by TLS; before anything is sent, the certificate must be signed by an authority in FILE, be for the host that was named, and be of today. Otherwise: one line that says what was wrong, exit status 1, and not a byte of the password",
@@ -883,7 +878,7 @@ fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
     let ca = folder.path("ca.pem");
     let mut mock_server = MockServer::open(&story, "127.0.0.1:0");
     mock_server.awaited = "a connection through TLS, to the server".into();
-    let front = Front::open(&folder, "server", &mock_server.address);
+    let front = TlsProxy::open(&folder, "server", &mock_server.address);
     let mut prompt = String::new();
     for host in ["127.0.0.1", "localhost"] {
         let address = format!("{host}:{}", front.address.port());
@@ -920,13 +915,13 @@ fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
         ("a certificate that has expired", "expired", "ca.pem"),
     ] {
         // It hears what comes through TLS, and the other one all that comes.
-        let backend = Trap::open(Manner::Listens);
-        let front = Front::open(&folder, certificate, &backend.address.to_string());
-        let before = Trap::open(Manner::PassesOn(front.address));
+        let backend = Trap::open(Behavior::Listens);
+        let front = TlsProxy::open(&folder, certificate, &backend.address.to_string());
+        let before = Trap::open(Behavior::PassesOn(front.address));
         let address = localhost(before.address.port());
         let authority = folder.path(authority);
         let arguments = [&address, "--ca", &authority];
-        let said = is_not_fooled(&story, &[&before, &backend], what, &arguments, &prompt);
+        let said = keeps_its_password(&story, &[&before, &backend], what, &arguments, &prompt);
         let reason = without_names(&said, &address, &authority);
         let same = reasons.iter().find(|(_, [_, other])| *other == reason);
         if let Some((before, [other, _])) = same {
@@ -937,15 +932,15 @@ fn join_accepts_a_certificate_only_if_everything_in_it_is_right() {
         reasons.push((what, [said, reason]));
     }
     for (what, manner) in [
-        ("a server without TLS", Manner::Answers(b"CH\x01\x04 this is no TLS, but who minds?")),
-        ("a server that closes without a word", Manner::Closes),
+        ("a server without TLS", Behavior::Answers(b"CH\x01\x04 this is no TLS, but who minds?")),
+        ("a server that closes without a word", Behavior::Closes),
     ] {
         let trap = Trap::open(manner);
         let address = localhost(trap.address.port());
-        is_not_fooled(&story, &[&trap], what, &[&address, "--ca", &ca], &prompt);
+        keeps_its_password(&story, &[&trap], what, &[&address, "--ca", &ca], &prompt);
     }
     let address = localhost(free_port());
-    is_not_fooled(&story, &[], "no server at all", &[&address, "--ca", &ca], &prompt);
+    keeps_its_password(&story, &[], "no server at all", &[&address, "--ca", &ca], &prompt);
 }
 
 /// What a line says beside the names that the client was given, and numbers.
@@ -962,7 +957,7 @@ fn without_digits(said: &str) -> String {
 
 /// What comes after the question for the password, in which numbers may
 /// differ.
-fn behind_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
+fn after_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
     let prompt = without_digits(prompt);
     if !without_digits(said).starts_with(&prompt) {
         return said;
@@ -975,7 +970,7 @@ fn behind_prompt<'a>(said: &'a str, prompt: &str) -> &'a str {
 /// A client must not give its password to such a server. Returns what it says
 /// after its question.
 #[track_caller]
-fn is_not_fooled(
+fn keeps_its_password(
     story: &Rc<Story>,
     traps: &[&Trap],
     what: &str,
@@ -1004,7 +999,7 @@ fn is_not_fooled(
     }
     if client.has_ended() {
         for trap in traps {
-            trap.is_left();
+            trap.waits_for_its_clients();
         }
     }
     if got_it() {
@@ -1018,7 +1013,7 @@ fn is_not_fooled(
     gone(story, &helpers);
     story.because(format!("{what}: one line says so, for a person who has to do something about it. What the library or stunnel says is for you: find in it what that line needs"));
     let said = client.warnings();
-    let said = behind_prompt(&said, prompt).trim();
+    let said = after_prompt(&said, prompt).trim();
     if said.lines().count() != 1 || said.starts_with("Traceback") {
         let expected = "one line that says what was wrong";
         story.fails("client --> standard error", expected, &readable(said));

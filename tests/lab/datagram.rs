@@ -22,12 +22,12 @@ const DATAGRAM_BYTES: usize = 1200;
 /// What is left of it for the body of a message, with the longest name.
 pub const BODY_BYTES: usize = 1148;
 
-/// What [`Pinged::Text`] says.
+/// What [`OnPing::Text`] says.
 const STILL_HERE: &[u8] = b"still here";
 
 /// What somebody does when the other side sends PING.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pinged {
+pub enum OnPing {
     /// Answers at once, whatever the test does.
     #[default]
     Pong,
@@ -47,7 +47,7 @@ struct State {
     to: Option<SocketAddr>,
     /// How many PINGs have come.
     pings: usize,
-    pinged: Pinged,
+    pinged: OnPing,
     over: bool,
 }
 
@@ -134,7 +134,7 @@ impl UdpPeer {
     }
 
     /// From now on, PINGs are answered so.
-    pub fn when_pinged(&self, pinged: Pinged) {
+    pub fn when_pinged(&self, pinged: OnPing) {
         lock(&self.state).pinged = pinged;
     }
 
@@ -158,10 +158,10 @@ impl UdpPeer {
     #[track_caller]
     pub fn sends(&self, what: impl Into<String>, bytes: &[u8]) {
         self.story.step(format!("{} --> {}", self.me, self.other), what);
-        self.throw(bytes);
+        self.send_datagram(bytes);
     }
 
-    fn throw(&self, bytes: &[u8]) {
+    fn send_datagram(&self, bytes: &[u8]) {
         let to = lock(&self.state).to;
         // Where nobody is, nothing arrives: what is missing is told then.
         let _ = self.socket.send_to(bytes, to.expect("somebody has written"));
@@ -231,7 +231,7 @@ impl UdpPeer {
     /// Nothing has come for it: what comes next is the answer to its PING. (Its
     /// number is a rule of its own.)
     #[track_caller]
-    pub fn hears_nothing_else(&self) {
+    pub fn gets_nothing_else(&self) {
         self.say(&ping(7));
         self.gets_kind(PONG, "PONG 7, and nothing before it");
     }
@@ -256,12 +256,12 @@ impl UdpPeer {
         // Numbers that were not used before.
         let base = u32::try_from(self.story.number(1 << 20)).unwrap() << 10;
         for number in 0..count {
-            self.throw(&ping(base + number).bytes());
+            self.send_datagram(&ping(base + number).bytes());
         }
         let (mut answered, mut next) = (0, base + count);
         let until = Instant::now() + patience();
         while Instant::now() < until {
-            self.throw(&ping(next).bytes());
+            self.send_datagram(&ping(next).bytes());
             next += 1;
             while self.inbox.comes_within(Duration::from_millis(100)) {
                 let came = self.gets_kind(PONG, "PONG");
@@ -368,14 +368,14 @@ fn read(socket: &UdpSocket, inbox: &Inbox, state: &Mutex<State>) {
             Event::Message(came) if came.kind == PING => {
                 state.pings += 1;
                 let answer = match state.pinged {
-                    Pinged::Pong => pong(came.sequence),
-                    Pinged::Ping => ping(1),
-                    Pinged::Text => text(u32::try_from(state.pings).unwrap_or(0), STILL_HERE),
-                    Pinged::Silent => continue,
+                    OnPing::Pong => pong(came.sequence),
+                    OnPing::Ping => ping(1),
+                    OnPing::Text => text(u32::try_from(state.pings).unwrap_or(0), STILL_HERE),
+                    OnPing::Silent => continue,
                 };
                 let _ = socket.send_to(&answer.at(message::now()).bytes(), from);
             }
-            Event::Message(came) if came.kind == PONG && state.pinged == Pinged::Ping => {}
+            Event::Message(came) if came.kind == PONG && state.pinged == OnPing::Ping => {}
             Event::Message(came) if came.kind == TEXT && came.body == STILL_HERE => {}
             event => inbox.push(event),
         }

@@ -18,13 +18,13 @@ type Trial = fn(&Rc<Story>, &str);
 
 /// Something that most tests of a step need: the test whose rule it is, what the
 /// program must do first, and how that is tried.
-pub struct First(&'static str, &'static str, Trial);
+pub struct Prerequisite(&'static str, &'static str, Trial);
 
 const ADMITS: &str = "answer JOIN with WELCOME";
 const JOINS: &str = "connect, and send JOIN";
 
 /// What every test with a server of this program needs.
-fn of_server(program: &str) -> &'static [First] {
+fn of_server(program: &str) -> &'static [Prerequisite] {
     const STARTS: Trial = |story, program| drop(story.serve(program, &["127.0.0.1:0"]));
     const GREETS: Trial = |story, program| {
         let server = story.serve(program, &["127.0.0.1:0"]);
@@ -51,39 +51,41 @@ fn of_server(program: &str) -> &'static [First] {
     };
     match program {
         "01_bind_listen" => &[
-            First(
+            Prerequisite(
                 "the_first_line_printed_says_where_the_server_really_listens",
                 "say where it listens",
                 STARTS,
             ),
-            First(
+            Prerequisite(
                 "a_client_gets_the_greeting_and_then_the_end_of_the_stream",
                 "greet a client",
                 GREETS,
             ),
         ],
-        "02_echo_server" => &[First(
+        "02_echo_server" => &[Prerequisite(
             "bytes_come_back_at_once_without_waiting_for_a_line_end",
             "send back at once what it gets",
             ECHOES,
         )],
-        "05_threaded_server" => &[First(
+        "05_threaded_server" => &[Prerequisite(
             "a_guest_is_greeted_by_name_and_the_others_are_told",
             "greet a guest",
             WELCOMES,
         )],
-        "06_message_headers" => {
-            &[First("a_client_that_joins_is_welcomed_and_the_others_are_told", ADMITS, LETS_IN)]
-        }
+        "06_message_headers" => &[Prerequisite(
+            "a_client_that_joins_is_welcomed_and_the_others_are_told",
+            ADMITS,
+            LETS_IN,
+        )],
         "07_disconnects" => {
-            &[First("each_disconnect_is_announced_once_with_its_reason", ADMITS, LETS_IN)]
+            &[Prerequisite("each_disconnect_is_announced_once_with_its_reason", ADMITS, LETS_IN)]
         }
-        "08_udp_chat" => &[First(
+        "08_udp_chat" => &[Prerequisite(
             "a_client_joins_only_with_the_cookie_for_its_own_address_and_port",
             "answer JOIN",
             LETS_IN_BY_UDP,
         )],
-        "09_websocket_chat" => &[First(
+        "09_websocket_chat" => &[Prerequisite(
             "the_page_is_at_the_root_and_every_other_request_gets_its_status",
             "answer a request for the page",
             SHOWS_PAGE,
@@ -93,7 +95,7 @@ fn of_server(program: &str) -> &'static [First] {
 }
 
 /// What every test with a client of this program needs.
-fn of_client(program: &str) -> &'static [First] {
+fn of_client(program: &str) -> &'static [Prerequisite] {
     const ANSWERED: Trial = |story, program| {
         let mock_server = MockServer::open(story, "127.0.0.1:0");
         let client = story.client(program, &mock_server.address);
@@ -121,41 +123,41 @@ fn of_client(program: &str) -> &'static [First] {
         mock_server.admits("ann");
     };
     match program {
-        "03_client" => &[First(
+        "03_client" => &[Prerequisite(
             "a_typed_line_is_sent_and_its_answer_is_printed_at_once",
             "send what is typed, and print the answer",
             ANSWERED,
         )],
         "04_chat_client" => &[
-            First(
+            Prerequisite(
                 "lines_from_the_server_are_printed_while_nothing_is_typed",
                 "print what comes",
                 PRINTS,
             ),
-            First(
+            Prerequisite(
                 "typed_lines_are_sent_without_waiting_for_an_answer",
                 "send what is typed",
                 SENDS,
             ),
         ],
         "06_message_headers" => {
-            &[First("a_client_joins_numbers_what_is_typed_and_says_goodbye", JOINS, ASKS)]
+            &[Prerequisite("a_client_joins_numbers_what_is_typed_and_says_goodbye", JOINS, ASKS)]
         }
         "07_disconnects" => {
-            &[First("a_client_answers_each_ping_and_takes_the_servers_goodbye", JOINS, ASKS)]
+            &[Prerequisite("a_client_answers_each_ping_and_takes_the_servers_goodbye", JOINS, ASKS)]
         }
         _ => &[],
     }
 }
 
 /// What every test with a WebSocket needs, and every one with a room.
-pub static UPGRADES: First = First(
+pub static UPGRADES: Prerequisite = Prerequisite(
     "an_upgrade_is_answered_with_its_own_key_and_only_for_the_servers_own_page",
     "upgrade a connection to WebSocket",
     |story, program| drop(story.serve(program, &["127.0.0.1:0"]).visit("ann")),
 );
-static WELCOMES: First =
-    First("the_room_is_the_same_as_in_the_steps_before", ADMITS, |story, program| {
+static WELCOMES: Prerequisite =
+    Prerequisite("the_room_is_the_same_as_in_the_steps_before", ADMITS, |story, program| {
         drop(story.serve(program, &["127.0.0.1:0"]).admit("ann", "ann"));
     });
 
@@ -177,22 +179,26 @@ impl Story {
     /// What a server of this program must do before all else.
     #[track_caller]
     pub(super) fn needs_server(self: &Rc<Story>, program: &str) {
-        of_server(program).iter().for_each(|first| self.needs(first, program));
+        for first in of_server(program) {
+            self.needs(first, program);
+        }
     }
 
     /// What a client of this program must do before all else.
     #[track_caller]
     pub(super) fn needs_client(self: &Rc<Story>, program: &str) {
-        of_client(program).iter().for_each(|first| self.needs(first, program));
+        for first in of_client(program) {
+            self.needs(first, program);
+        }
     }
 
     /// This test makes no sense without that.
     #[track_caller]
-    pub(super) fn needs(self: &Rc<Story>, first: &'static First, program: &str) {
+    pub(super) fn needs(self: &Rc<Story>, first: &'static Prerequisite, program: &str) {
         if self.is_trial() {
             return;
         }
-        let First(test, what, trial) = first;
+        let Prerequisite(test, what, trial) = first;
         let tried = {
             let mut trials = TRIALS.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(trials.entry(test).or_default())

@@ -41,7 +41,7 @@ mod story;
 mod system;
 pub mod websocket;
 
-pub use datagram::{BODY_BYTES, Pinged, UdpPeer, another_loopback, emptied};
+pub use datagram::{BODY_BYTES, OnPing, UdpPeer, another_loopback, emptied};
 pub use inbox::{End, Inbox, Next};
 pub use peer::{Format, MockServer, Peer, ends};
 pub use program::{Program, example, readable};

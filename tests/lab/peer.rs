@@ -53,13 +53,20 @@ impl Format {
         message.bytes()
     }
 
-    /// The size of the first message or frame, if it is whole. None: there is
-    /// none, and there will be none.
-    fn whole(self, bytes: &[u8]) -> Option<Option<usize>> {
-        match self {
-            Format::Lines => Some(Some(bytes.len()).filter(|size| *size > 0)),
-            Format::Messages => Message::parse(bytes).ok().map(|parsed| parsed.map(|(_, s)| s)),
-            Format::WebSocket | Format::Echo => Some(websocket::frame_size(bytes)),
+    /// What is left of these bytes after all that is whole in them: messages or
+    /// frames. Where no message begins so, none is finished any more.
+    fn unfinished(self, mut bytes: &[u8]) -> &[u8] {
+        loop {
+            let size = match self {
+                Format::Lines => return &[],
+                Format::Messages => match Message::parse(bytes) {
+                    Ok(whole) => whole.map(|(_, size)| size),
+                    Err(_) => return b"?",
+                },
+                Format::WebSocket | Format::Echo => websocket::frame_size(bytes),
+            };
+            let Some(size) = size else { return bytes };
+            bytes = &bytes[size..];
         }
     }
 }
@@ -91,20 +98,7 @@ impl Sender {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         let result = (&self.stream).write_all(bytes);
         unfinished.extend_from_slice(bytes);
-        let mut done = 0;
-        loop {
-            match self.format.whole(&unfinished[done..]) {
-                Some(Some(size)) => done += size,
-                Some(None) => break,
-                // No message begins so, and none is finished any more.
-                None => {
-                    *unfinished = vec![0];
-                    done = 0;
-                    break;
-                }
-            }
-        }
-        unfinished.drain(..done);
+        *unfinished = self.format.unfinished(&unfinished).to_vec();
         drop(unfinished);
         self.send_answers();
         result
@@ -325,7 +319,7 @@ impl Peer {
             return self.is_ponged(b"77");
         }
         self.tries(&message::ping(77).bytes());
-        self.hears("PONG 77", |came| came.kind == message::PONG && came.sequence == 77)
+        self.reads_until("PONG 77", |came| came.kind == message::PONG && came.sequence == 77)
     }
 
     /// Closes the sending half: there will be no more from here.

@@ -124,8 +124,14 @@ impl Story {
         // The end of the server is the end of the stream, whatever comes before.
         while let Next::Some(_) = zed.inbox.rest() {}
         drop(zed);
-        self.step("the server", format!("is started again at once, at {address}"));
-        self.serve_or(&server.step, &[before, &[&address], after].concat(), TIME_WAIT)
+        self.serves_again(&server.step, &[before, &[&address], after].concat())
+    }
+
+    /// Starts a server at once on a port that another one has just had.
+    #[track_caller]
+    pub fn serves_again(self: &Rc<Story>, name: &str, args: &[&str]) -> Program {
+        self.step("the server", "is started again at once, on the same port");
+        self.serve_or(name, args, TIME_WAIT)
     }
 
     /// Starts a client of `address`.
@@ -195,6 +201,16 @@ impl Story {
             may_end: Cell::new(false),
             seen_off: Cell::new(false),
         })
+    }
+
+    /// Where a server listens, another one can't: these are its arguments before
+    /// ADDRESS.
+    #[track_caller]
+    pub fn finds_port_taken(self: &Rc<Story>, server: &Program, before: &[&str]) {
+        self.because("the server that was started before has this port, so bind fails. Say that in one line with the address, and exit with status 1. A server that takes another port in its place listens where nobody looks for it");
+        let taken = server.address.to_string();
+        let arguments = [before, &[taken.as_str()]].concat();
+        self.run(&server.step, &arguments).code(1).one_line_about(&taken);
     }
 
     /// What every program does with its arguments, as step 01 has it in full.
@@ -434,11 +450,13 @@ impl Program {
     pub fn connect_stream(&self) -> TcpStream {
         match TcpStream::connect_timeout(&self.address, patience()) {
             Ok(stream) => stream,
-            Err(e) => self.story.fails(
-                "a client connects",
-                &format!("a server that accepts at {}", self.address),
-                &e.to_string(),
-            ),
+            Err(e) => {
+                if e.kind() == io::ErrorKind::ConnectionReset {
+                    self.story.also(". (A connection is reset where it is closed with something unread, or with SO_LINGER and a time of 0)");
+                }
+                let expected = format!("a server that accepts at {}", self.address);
+                self.story.fails("a client connects", &expected, &e.to_string())
+            }
         }
     }
 
@@ -733,7 +751,10 @@ impl Process {
             looks > 100 || self.status().is_some()
         });
         let mut text = String::new();
-        if let Some(status) = self.status() {
+        // A server that was asked to stop is no news.
+        let stopped =
+            |status: &ExitStatus| self.role == "server" && self.may_end.get() && status.success();
+        if let Some(status) = self.status().filter(|status| !stopped(status)) {
             text += &format!("  died      the {} has ended, {status}\n", self.role);
         }
         let said = String::from_utf8_lossy(&self.stderr.so_far()).into_owned();

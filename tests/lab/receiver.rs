@@ -59,10 +59,15 @@ fn about(event: &Event) -> Vec<u8> {
 /// How a stream ended, after these bytes.
 pub(super) fn told(end: &End, rest: &[u8]) -> String {
     let end = match end {
-        End::Closed => "the end of the stream",
-        End::Failed(why) | End::Flooded(why) => why,
+        End::Closed => "the end of the stream".to_string(),
+        End::Failed(why) if why.contains("reset") => {
+            format!(
+                "a reset in place of the end of the stream ({why}): the other side has closed with something unread, or has ended"
+            )
+        }
+        End::Failed(why) | End::Flooded(why) => why.clone(),
     };
-    if rest.is_empty() { end.to_string() } else { format!("{}, then {end}", quote(rest)) }
+    if rest.is_empty() { end } else { format!("{}, then {end}", quote(rest)) }
 }
 
 pub(super) fn silence(rest: &[u8]) -> String {
@@ -206,7 +211,7 @@ impl Receiver {
     /// The next line *about the same guest* must be this one: see
     /// [`gets`](Self::gets).
     #[track_caller]
-    pub fn hear(&self, line: &str) {
+    pub fn gets_line(&self, line: &str) {
         let expected = Event::Line(line.into());
         let Event::Line(came) = self.next_about(&about(&expected), &quote(line.as_bytes())) else {
             unreachable!()
@@ -224,9 +229,8 @@ impl Receiver {
     /// Waits for any line, to count lines rather than compare them.
     #[track_caller]
     pub fn any_line(&self, waiting_for: &str) -> Vec<u8> {
-        let expected = quote(waiting_for.as_bytes());
         let aside = self.aside.borrow_mut().pop_front();
-        let Event::Line(line) = aside.unwrap_or_else(|| self.arrives(&expected).0) else {
+        let Event::Line(line) = aside.unwrap_or_else(|| self.arrives(waiting_for).0) else {
             // A screen is a stream of bytes.
             unreachable!()
         };
@@ -249,7 +253,8 @@ impl Receiver {
                     self.fails(expected, &told(&end, &rest))
                 }
                 Next::End(end, rest) => {
-                    let end = format!("{} bytes of a message, {}", rest.len(), told(&end, &rest));
+                    let end = told(&end, b"");
+                    let end = format!("{} bytes of a message, then {end}", rest.len());
                     self.fails(expected, &end)
                 }
             };
@@ -377,7 +382,7 @@ impl Receiver {
     }
 
     /// Whether something about `name` has come, and was set aside.
-    pub fn has_heard_of(&self, name: &str) -> bool {
+    pub fn has_news_of(&self, name: &str) -> bool {
         self.aside.borrow().iter().any(|event| about(event) == name.as_bytes())
     }
 
@@ -421,7 +426,7 @@ impl Receiver {
 
     /// Reads on until such a message comes; false if the stream ends before.
     #[track_caller]
-    pub fn hears(&self, expected: &str, wanted: impl Fn(&Message) -> bool) -> bool {
+    pub fn reads_until(&self, expected: &str, wanted: impl Fn(&Message) -> bool) -> bool {
         loop {
             match self.inbox.event_within(patience(), false) {
                 Next::Some((Event::Message(came), _)) if wanted(&came) => return true,
@@ -448,7 +453,8 @@ impl Receiver {
 
     /// Takes the pings that have come so far; returns how many.
     pub fn pings(&self) -> usize {
-        (0..).take_while(|_| self.inbox.now(|event| matches!(event, Event::Ping)).is_some()).count()
+        let next = || self.inbox.now(|event| matches!(event, Event::Ping));
+        std::iter::from_fn(next).count()
     }
 
     /// The next ping must come.
@@ -500,7 +506,7 @@ impl Receiver {
                     return;
                 }
                 Next::Silence(rest) => {
-                    self.story.because("the connection is still open: when the client has closed its half or has said LEAVE, send what is queued for it, and close it");
+                    self.story.because("the connection is still open: when a client has closed its half, has said LEAVE, or may not go on, send what is queued for it, and close it");
                     self.fails("the end of the stream", &silence(&rest))
                 }
             };
@@ -589,6 +595,7 @@ impl Receiver {
     #[track_caller]
     pub fn expect_no_number(&self, came: &Message) {
         if came.sequence != 0 {
+            self.story.because("only TEXT, PING and PONG are numbered: in all other kinds the sequence (bytes 4 to 7 of the header) is 0");
             self.fails("sequence 0, in this kind of message", &came.told());
         }
     }
@@ -598,6 +605,7 @@ impl Receiver {
     pub fn expect_now(&self, came: &Message) {
         let (now, then) = (message::now(), came.timestamp);
         if now.abs_diff(then) > 5 * 60 * 1000 {
+            self.story.because("the timestamp (bytes 8 to 15 of the header, the highest first) is the time by the server's own clock, in milliseconds since 1970-01-01T00:00:00Z, whatever a client has written there");
             let expected = format!("a timestamp of now, in milliseconds: about {now}");
             self.fails(&expected, &format!("{}, its timestamp is {then}", came.told()));
         }

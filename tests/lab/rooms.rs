@@ -174,7 +174,7 @@ fn silent_for(story: &Rc<Story>, program: &str, heartbeat: Duration) {
     story.step("gus --> server", "a byte of a message now and then");
     let lost = ["zed", "gus"];
     for (beat, byte) in (1..).zip(&message) {
-        let missing = lost.into_iter().find(|name| !ann.has_heard_of(name));
+        let missing = lost.into_iter().find(|name| !ann.has_news_of(name));
         let Some(missing) = missing else { break };
         if beat == 7 {
             let expected = left(missing, "timed out").told();
@@ -324,8 +324,8 @@ pub fn stops(story: &Rc<Story>, program: &str) {
         server.expect_exit(0);
         let address = server.address.to_string();
         drop((server, held, rude));
-        story.because("a server that is started again at once can have its port again");
-        serve_at(story, program, &address, &[]);
+        let word: &[&str] = if Format::of_step(program).is_websocket() { &[] } else { &["serve"] };
+        story.serves_again(program, &[word, &[&address]].concat());
     }
 }
 
@@ -334,6 +334,7 @@ pub fn stops(story: &Rc<Story>, program: &str) {
 /// A room with two seats: a connection takes one, joined or not, and however
 /// somebody leaves, it is one seat that is free then. `full` is a newcomer that
 /// must be refused.
+#[allow(clippy::type_complexity)]
 #[track_caller]
 pub fn two_seats(
     story: &Story,
@@ -597,7 +598,7 @@ pub fn gather<const N: usize>(server: &Program, names: [&str; N]) -> [Peer; N] {
     for (i, name) in names.iter().enumerate() {
         let peer = enter_as_guest(server, name, i + 1, i + 1);
         for other in &peers {
-            other.hear(&format!("* guest-{} joined ({} here)", i + 1, i + 1));
+            other.gets_line(&format!("* guest-{} joined ({} here)", i + 1, i + 1));
         }
         peers.push(peer);
     }
@@ -646,6 +647,9 @@ pub fn client_arguments(story: &Rc<Story>, program: &str) {
         story.run(program, &["127.0.0.1:1", "surplus"]).usage_error_about("surplus");
     });
 
+    story.by_hand(format!(
+        "nc -l 127.0.0.1 12345, then cargo run --example {program} localhost:12345 </dev/null"
+    ));
     let named = MockServer::open(story, "127.0.0.1:0");
     let mut mock_servers = vec![(named.address.replace("127.0.0.1", "localhost"), named)];
     if system::has_ipv6() {

@@ -168,13 +168,13 @@ pub fn mode(_: &str) -> Option<u32> {
 
 /// Lets everybody read a file.
 #[cfg(unix)]
-pub fn open_to_all(path: &str) {
+pub fn make_readable_for_all(path: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
 #[cfg(not(unix))]
-pub fn open_to_all(_: &str) {}
+pub fn make_readable_for_all(_: &str) {}
 
 /// The bytes that passlib's base64 means: `.` in place of `+`, and nothing
 /// to fill up.
@@ -269,17 +269,23 @@ fn as_stdio(_: TcpStream) -> Stdio {
 const CONF: &str = "foreground = yes\nsyslog = no\ndebug = info\nsslVersionMin = TLSv1.2\n";
 
 /// A client's end of TLS.
-pub struct Tunnel {
+pub struct TlsClient {
     child: Child,
     /// What goes in here comes out at the server.
     pub stream: TcpStream,
 }
 
-impl Tunnel {
+impl TlsClient {
     /// Connects to a server, which must prove that it is `who` (`checkHost =
     /// localhost`), by an authority in the file `ca`.
     #[track_caller]
-    pub fn open(story: &Rc<Story>, folder: &Folder, ca: &str, who: &str, to: SocketAddr) -> Tunnel {
+    pub fn open(
+        story: &Rc<Story>,
+        folder: &Folder,
+        ca: &str,
+        who: &str,
+        to: SocketAddr,
+    ) -> TlsClient {
         let text = format!(
             "{CONF}client = yes\nconnect = {to}\nCAfile = {ca}\nverifyChain = yes\n{who}\n"
         );
@@ -288,7 +294,7 @@ impl Tunnel {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut child = stunnel(&conf, listener.accept().unwrap().0);
         let said = Inbox::of_output(child.stderr.take().unwrap());
-        let tunnel = Tunnel { child, stream };
+        let tunnel = TlsClient { child, stream };
         let what = format!("connects to {to} by TLS, with ca.pem and {who}");
         story.step("a client", &what);
         let mut log = String::new();
@@ -310,7 +316,7 @@ impl Tunnel {
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for TlsClient {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -318,15 +324,15 @@ impl Drop for Tunnel {
 }
 
 /// TLS in front of a server of the test.
-pub struct Front {
+pub struct TlsProxy {
     pub address: SocketAddr,
     children: Arc<Mutex<Vec<Child>>>,
 }
 
-impl Front {
+impl TlsProxy {
     /// Shows this certificate of the folder to all who come, and brings them to
     /// `backend`.
-    pub fn open(folder: &Folder, certificate: &str, backend: &str) -> Front {
+    pub fn open(folder: &Folder, certificate: &str, backend: &str) -> TlsProxy {
         let path = |end: &str| folder.path(&format!("{certificate}.{end}"));
         let text =
             format!("{CONF}cert = {}\nkey = {}\nconnect = {}\n", path("pem"), path("key"), backend);
@@ -343,11 +349,11 @@ impl Front {
                 all.lock().unwrap_or_else(PoisonError::into_inner).push(child);
             }
         });
-        Front { address, children }
+        TlsProxy { address, children }
     }
 }
 
-impl Drop for Front {
+impl Drop for TlsProxy {
     fn drop(&mut self) {
         for child in self.children.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let _ = child.kill();
@@ -358,7 +364,7 @@ impl Drop for Front {
 
 /// What a trap does with clients that connect.
 #[derive(Clone, Copy)]
-pub enum Manner {
+pub enum Behavior {
     /// Only listens.
     Listens,
     /// Brings them to another server, and listens in.
@@ -377,7 +383,7 @@ pub struct Trap {
 }
 
 impl Trap {
-    pub fn open(manner: Manner) -> Trap {
+    pub fn open(manner: Behavior) -> Trap {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let trap = Trap { address, heard: Arc::default(), open: Arc::default() };
@@ -387,7 +393,7 @@ impl Trap {
                 let (heard, open) = (Arc::clone(&heard), Arc::clone(&open));
                 open.fetch_add(1, Ordering::SeqCst);
                 thread::spawn(move || {
-                    attend(&mut stream, manner, |bytes| {
+                    serve_one(&mut stream, manner, |bytes| {
                         heard.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
                     });
                     open.fetch_sub(1, Ordering::SeqCst);
@@ -403,17 +409,17 @@ impl Trap {
     }
 
     /// Waits until all who came are gone, and their bytes heard.
-    pub fn is_left(&self) {
+    pub fn waits_for_its_clients(&self) {
         system::poll(|| self.open.load(Ordering::SeqCst) == 0);
     }
 }
 
 /// Reads from one who came, until its end.
-fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
+fn serve_one(stream: &mut TcpStream, manner: Behavior, note: impl Fn(&[u8])) {
     let mut backend = None;
     match manner {
-        Manner::Closes => drop(stream.shutdown(Shutdown::Write)),
-        Manner::PassesOn(address) => {
+        Behavior::Closes => drop(stream.shutdown(Shutdown::Write)),
+        Behavior::PassesOn(address) => {
             let Ok(to) = TcpStream::connect(address) else { return };
             let (mut from, mut back) = (to.try_clone().unwrap(), stream.try_clone().unwrap());
             let answers = thread::spawn(move || {
@@ -422,7 +428,7 @@ fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
             });
             backend = Some((to, answers));
         }
-        Manner::Listens | Manner::Answers(_) => {}
+        Behavior::Listens | Behavior::Answers(_) => {}
     }
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -430,7 +436,7 @@ fn attend(stream: &mut TcpStream, manner: Manner, note: impl Fn(&[u8])) {
         if let Some((to, _)) = &mut backend {
             let _ = to.write_all(&buffer[..count]);
         }
-        if let Manner::Answers(answer) = manner {
+        if let Behavior::Answers(answer) = manner {
             let _ = stream.write_all(answer);
             let _ = stream.shutdown(Shutdown::Write);
         }

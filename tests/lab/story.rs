@@ -169,6 +169,10 @@ impl Story {
 
     /// Whose connections have ended, though nobody has asked for that.
     fn dropped(&self) -> Vec<String> {
+        // There each connection ends soon.
+        if step_name().starts_with("01") {
+            return Vec::new();
+        }
         let peers = self.peers.borrow();
         let was_dropped = |peer: &&Connected| {
             peer.inbox.has_ended() && peer.is_over.upgrade().is_some_and(|is_over| !is_over.get())
@@ -288,13 +292,12 @@ impl Story {
         }
         text.push_str(difference);
         let who = steps.last().map(|step| step.who.clone()).unwrap_or_default();
-        for dropped in
-            self.dropped().iter().filter(|dropped| !who.ends_with(&format!(" {dropped}")))
-        {
-            let _ = writeln!(
-                text,
-                "  also      the connection of {dropped} has ended, too, before this"
-            );
+        let mut dropped = self.dropped();
+        dropped.retain(|name| !who.ends_with(&format!(" {name}")));
+        dropped.dedup();
+        if !dropped.is_empty() {
+            let names = dropped.join(", ");
+            let _ = writeln!(text, "  also      ended before this: the connection of {names}");
         }
         let [expected, received] = ["  expected", "  received"]
             .map(|label| difference.lines().find(|line| line.starts_with(label)).unwrap_or(""));
@@ -323,7 +326,12 @@ impl Story {
             std::panic::resume_unwind(Box::new(failure));
         }
         let Failure { told, why, read, by_hand } = failure;
-        let or = |own: &str, of: String| if of.is_empty() { own.to_string() } else { of };
+        // What a trial has to say goes before the test's own words, or after them.
+        let or = |own: &str, of: String| match of.strip_prefix(". ") {
+            Some(_) => own.to_string() + &of,
+            None if of.is_empty() => own.to_string(),
+            None => of,
+        };
         let mut text = told;
         let _ = writeln!(text, "  why       {}", or(&self.why.borrow(), why));
         let _ = writeln!(text, "  read      {}", or(self.read.get(), read));

@@ -91,7 +91,7 @@ pub fn announced(first: u8, length: u64) -> Vec<u8> {
 pub fn told_frame(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().take(16).map(|b| format!("{b:02x}")).collect();
     let hex = hex.join(" ") + if bytes.len() > 16 { " ..." } else { "" };
-    let [first, second, rest @ ..] = bytes else { return hex };
+    let [first, second, ..] = bytes else { return hex };
     let name = match first & 0x0f {
         0 => "continuation",
         1 => "text",
@@ -105,35 +105,33 @@ pub fn told_frame(bytes: &[u8]) -> String {
     let set: String =
         bits.iter().filter(|(bit, _)| first & bit != 0).map(|(_, name)| *name).collect();
     let masked = if second & 0x80 == 0 { "not masked" } else { "masked" };
-    let (short, long) = (second & 0x7f, more_length(*second));
-    let length = rest.get(..long).map_or(0, number);
-    let length = if long == 0 { u64::from(short) } else { length };
+    let length = lengths(bytes).map_or(0, |(length, _)| length);
     format!("{name}{set}, {masked}, {length} bytes ({hex})")
-}
-
-/// How many bytes of a length come after the first two bytes of a frame.
-fn more_length(second: u8) -> usize {
-    match second & 0x7f {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    }
 }
 
 fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The size of the first frame, whole or not: none where its header is not whole
-/// or its payload is still to come.
-pub(super) fn frame_size(bytes: &[u8]) -> Option<usize> {
+/// The length of the first frame's payload, and the size of its header with the
+/// mask. None: some of the header is still to come.
+fn lengths(bytes: &[u8]) -> Option<(u64, usize)> {
     let [_, second, rest @ ..] = bytes else { return None };
-    let more = more_length(*second);
-    let length =
-        rest.get(..more).map(|l| if more == 0 { u64::from(second & 0x7f) } else { number(l) })?;
-    let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    let size = (2 + more + mask) as u64 + length.min(1 << 40);
-    usize::try_from(size).ok().filter(|size| *size <= bytes.len())
+    let more = match second & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let short = u64::from(second & 0x7f);
+    let length = if more == 0 { short } else { number(rest.get(..more)?) };
+    Some((length, 2 + more + if second & 0x80 == 0 { 0 } else { 4 }))
+}
+
+/// The size of the first frame, if all of it is there.
+pub(super) fn frame_size(bytes: &[u8]) -> Option<usize> {
+    let (length, header) = lengths(bytes)?;
+    let size = usize::try_from(length).ok()?.checked_add(header)?;
+    (size <= bytes.len()).then_some(size)
 }
 
 /// Takes frames off a stream, answers pings and the close frame, and puts
@@ -152,14 +150,13 @@ fn wrong<T>(why: impl Into<String>) -> Result<T, String> {
 
 impl Codec for Frames {
     fn decode(&mut self, bytes: &[u8]) -> Option<(usize, Option<Event>)> {
-        match self.frame(bytes) {
-            Ok(None) => None,
-            Ok(Some((first, payload, size))) => match self.take(first, payload) {
-                Ok(event) => Some((size, event)),
-                Err(why) => Some((size, Some(Event::Invalid(why)))),
-            },
-            Err(why) => Some((0, Some(Event::Invalid(why)))),
-        }
+        let size = match size_of_legal(bytes) {
+            Ok(size) => size?,
+            Err(why) => return Some((0, Some(Event::Invalid(why)))),
+        };
+        let header = lengths(bytes).map_or(size, |(_, header)| header);
+        let event = self.take(bytes[0], &bytes[header..size]);
+        Some((size, event.unwrap_or_else(|why| Some(Event::Invalid(why)))))
     }
 
     fn ended(&mut self, failure: Option<&io::Error>) {
@@ -173,36 +170,32 @@ impl Codec for Frames {
     }
 }
 
+/// The size of the first frame, if all of it has come and a server may send it.
+fn size_of_legal(bytes: &[u8]) -> Result<Option<usize>, String> {
+    let [first, second, ..] = bytes else { return Ok(None) };
+    let wrong = |why: &str| wrong(format!("{why}: {}", told_frame(bytes)));
+    if first & 0x70 != 0 {
+        return wrong("a frame with a reserved bit: no extension was agreed on");
+    }
+    if second & 0x80 != 0 {
+        return wrong("a masked frame: only clients mask");
+    }
+    if first & 0x08 != 0 && (first & 0x80 == 0 || *second > 125) {
+        return wrong("a control frame of more than 125 bytes, or without FIN");
+    }
+    let Some((length, header)) = lengths(bytes) else { return Ok(None) };
+    if header == 4 && length < 126 || header == 10 && length < 65536 {
+        return wrong("a frame whose length has more bytes than it needs");
+    }
+    if length > 64 * 1024 * 1024 {
+        return wrong("a frame that announces too much");
+    }
+    Ok(frame_size(bytes))
+}
+
 impl Frames {
     pub fn new(sending: Arc<Sender>, echo: bool) -> Frames {
         Frames { sending, echo, begun: None }
-    }
-
-    /// The first frame, if all of it has come: its first byte, its payload, its
-    /// size.
-    fn frame<'a>(&self, bytes: &'a [u8]) -> Result<Option<(u8, &'a [u8], usize)>, String> {
-        let [first, second, rest @ ..] = bytes else { return Ok(None) };
-        let wrong = |why: &str| wrong(format!("{why}: {}", told_frame(bytes)));
-        if first & 0x70 != 0 {
-            return wrong("a frame with a reserved bit: no extension was agreed on");
-        }
-        if second & 0x80 != 0 {
-            return wrong("a masked frame: only clients mask");
-        }
-        if first & 0x08 != 0 && (first & 0x80 == 0 || *second > 125) {
-            return wrong("a control frame of more than 125 bytes, or without FIN");
-        }
-        let more = more_length(*second);
-        let Some(long) = rest.get(..more) else { return Ok(None) };
-        let length = if more == 0 { u64::from(*second) } else { number(long) };
-        if more == 2 && length < 126 || more == 8 && length < 65536 {
-            return wrong("a frame whose length has more bytes than it needs");
-        }
-        let Some(length) = usize::try_from(length).ok().filter(|l| *l <= 64 * 1024 * 1024) else {
-            return wrong("a frame that announces too much");
-        };
-        let Some(payload) = rest.get(more..more + length) else { return Ok(None) };
-        Ok(Some((*first, payload, 2 + more + length)))
     }
 
     fn take(&mut self, first: u8, payload: &[u8]) -> Result<Option<Event>, String> {
