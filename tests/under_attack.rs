@@ -1,5 +1,6 @@
 //! What the programs of the course withstand beyond the contract: these tests
-//! carry no points, and run the shipped examples only.
+//! carry no points, and run the shipped examples only. Those that only wait
+//! are ignored: `cargo test --test under_attack -- --ignored` runs them.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -115,6 +116,7 @@ fn a_name_with_an_invisible_character_is_refused() {
 }
 
 #[test]
+#[ignore = "it takes the 10 seconds that a client has to join"]
 fn a_client_that_never_joins_gives_its_seat_to_one_that_does() {
     // The server's PINGs are our clock: one newcomer tries after each of them.
     let arguments = ["serve", "127.0.0.1:0", "--limit", "1", "--heartbeat-ms", "1000"];
@@ -187,7 +189,7 @@ fn a_client_refuses_a_name_that_does_not_fit_into_a_message() {
     }
 }
 
-/// The server accepts the connection, and then says nothing. `cargo test --test under_attack -- --ignored` runs it.
+/// The server accepts the connection, and then says nothing.
 #[test]
 #[ignore = "it takes the 30 seconds that a client waits for an answer"]
 fn a_client_gives_up_on_a_server_that_does_not_answer() {
