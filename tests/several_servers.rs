@@ -751,7 +751,7 @@ fn nats_is_reached_by_tls_and_only_if_its_certificate_is_right() {
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = format!(
-        "foreground = yes\npid =\nsyslog = no\n[nats]\naccept = 127.0.0.1:{port}\nconnect = {}\ncert = {}\nkey = {}\n",
+        "foreground = yes\npid =\nsyslog = no\ndebug = info\n[nats]\naccept = 127.0.0.1:{port}\nconnect = {}\ncert = {}\nkey = {}\n",
         nats.address(),
         folder.path("lab/server.pem"),
         folder.path("lab/server.key"),
