@@ -14,7 +14,7 @@ use lab::message::{
     ERROR, HEADER_BYTES, JOIN, LEAVE, LOGIN, PING, PONG, TEXT, WELCOME, message, text,
 };
 use lab::secure::Folder;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -776,6 +776,205 @@ fn nats_is_reached_by_tls_and_only_if_its_certificate_is_right() {
     bob.hears("ann", "by TLS");
 }
 
+}
+
+/// What a member of the crowd has seen so far.
+struct Watched {
+    client: Mutex<Client>,
+    /// How often each message has come, by its number.
+    counts: Mutex<Vec<u8>>,
+    sending: TcpStream,
+    server: usize,
+    /// It stays in from its first to its last message.
+    is_steady: bool,
+}
+
+impl Watched {
+    fn start(client: Client, server: usize, is_steady: bool) -> Arc<Watched> {
+        let (sending, peeking) =
+            (client.stream.try_clone().unwrap(), client.stream.try_clone().unwrap());
+        let (client, counts) = (Mutex::new(client), Mutex::default());
+        let watched = Arc::new(Watched { client, counts, sending, server, is_steady });
+        let this = Arc::clone(&watched);
+        thread::spawn(move || {
+            // Only this thread reads. It holds the lock for one message.
+            while let Ok(1) = peeking.peek(&mut [0]) {
+                let mut client = this.client.lock().unwrap();
+                client.receive();
+                let mut counts = this.counts.lock().unwrap();
+                for (_, number) in client.heard.drain(..) {
+                    let number: usize = number.parse().unwrap();
+                    if counts.len() <= number {
+                        counts.resize(number + 1, 0);
+                    }
+                    counts[number] += 1;
+                }
+            }
+            this.client.lock().unwrap().has_ended = true;
+        });
+        watched
+    }
+
+    fn say(&self, number: usize) {
+        let bytes = text(1, number.to_string()).bytes();
+        let _ = (&self.sending).write_all(&bytes);
+    }
+}
+
+/// Pauses for the driver of the long test: time itself is what it tests.
+fn pause(time: Duration) {
+    let (_keep, never) = channel::<()>();
+    let _ = never.recv_timeout(time);
+}
+
+/// 300 members at three servers come, go and talk, while NATS is killed and
+/// restarted twice, and then one server is killed.
+#[test]
+#[ignore = "it takes ten minutes: cargo test --test several_servers -- --ignored"]
+#[allow(clippy::too_many_lines)]
+fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
+    const EACH: usize = 100;
+    const STEADY: usize = 80;
+    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(600);
+    let heartbeat = Duration::from_millis(HEARTBEAT_MS);
+    let names: Vec<String> = (0..3 * EACH).map(|number| format!("m{number:03}")).collect();
+    let accounts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut nats = Nats::start(&[]);
+    let mut servers: Vec<Server> =
+        (0..3).map(|_| Server::start(&nats.address(), &accounts)).collect();
+    let mut crowd: BTreeMap<&str, Arc<Watched>> = BTreeMap::new();
+    let enter = |servers: &[Server], number: usize| {
+        let server = number / EACH;
+        let client = servers[server].enter(accounts[number]);
+        Watched::start(client, server, number % EACH < STEADY)
+    };
+    for number in 0..3 * EACH {
+        crowd.insert(accounts[number], enter(&servers, number));
+    }
+    // How long it takes until all lists are the list of all who are in.
+    let agree = |crowd: &BTreeMap<&str, Arc<Watched>>, what: &str| {
+        let start = Instant::now();
+        let all: BTreeSet<String> = crowd.keys().map(ToString::to_string).collect();
+        let mut last = String::new();
+        for member in crowd.values() {
+            loop {
+                let here = member.client.lock().unwrap().here.clone();
+                if here == all {
+                    break;
+                }
+                if start.elapsed() > heartbeat * 20 {
+                    last = format!("{:?}", here.symmetric_difference(&all).collect::<Vec<_>>());
+                    break;
+                }
+                pause(Duration::from_millis(5));
+            }
+        }
+        let beats = start.elapsed().as_secs_f64() / heartbeat.as_secs_f64();
+        println!("{what}: all lists agree after {beats:.2} heartbeats");
+        assert!(last.is_empty(), "{what}: {last}");
+        beats
+    };
+    agree(&crowd, "300 have come");
+    // Each message with its server, and with the members that must get it.
+    let (mut said, mut came_and_went, mut unknown) = (Vec::new(), 0, 0);
+    let mut outages = [0.2, 0.45].map(|part| Duration::from_secs(seconds).mul_f64(part)).to_vec();
+    let mut server_dies = Some(Duration::from_secs(seconds).mul_f64(0.7));
+    let (start, mut round, mut random) = (Instant::now(), 0_usize, 12_345_u64);
+    let mut next = move |limit: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(random >> 33).unwrap() % limit
+    };
+    while start.elapsed() < Duration::from_secs(seconds) {
+        round += 1;
+        // A tenth of a second: ten talk, and sometimes one comes or goes.
+        for _ in 0..10 {
+            let members: Vec<&Arc<Watched>> = crowd.values().filter(|m| m.is_steady).collect();
+            let member = members[next(members.len())];
+            member.say(said.len());
+            said.push((member.client.lock().unwrap().name.clone(), true));
+        }
+        if round.is_multiple_of(3) {
+            let number = next(3) * EACH + STEADY + next(EACH - STEADY);
+            let name = accounts[number];
+            if let Some(member) = crowd.remove(name) {
+                let _ = (&member.sending).write_all(&message(LEAVE, "", "").bytes());
+                came_and_went += 1;
+            } else if number / EACH < servers.len() {
+                // The name may not be free yet at its own server.
+                if let Ok(client) = servers[number / EACH].try_enter(name) {
+                    crowd.insert(name, Watched::start(client, number / EACH, false));
+                }
+            }
+        }
+        if outages.first().is_some_and(|at| start.elapsed() >= *at) {
+            outages.remove(0);
+            let long = outages.is_empty();
+            // What is under way arrives.
+            pause(heartbeat);
+            nats.process.kill();
+            for server in &mut servers {
+                server.prints("cannot use NATS");
+            }
+            let down = heartbeat * if long { 8 } else { 2 };
+            let end = Instant::now() + down;
+            while Instant::now() < end {
+                let member = crowd.values().nth(next(crowd.len())).unwrap();
+                member.say(said.len());
+                said.push((String::new(), false));
+                unknown += 1;
+                pause(Duration::from_millis(10));
+            }
+            nats.restart();
+            for server in &mut servers {
+                server.prints("connected to NATS");
+            }
+            let beats = agree(&crowd, if long { "a long outage" } else { "a short outage" });
+            assert!(beats < 3.5, "{beats}");
+        }
+        if server_dies.is_some_and(|at| start.elapsed() >= at) {
+            server_dies = None;
+            pause(heartbeat);
+            let gone: Vec<_> =
+                crowd.values().filter(|member| member.server == 2).cloned().collect();
+            check(&gone, &said, "the members of the killed server");
+            servers.pop().unwrap().process.kill();
+            crowd.retain(|_, member| member.server != 2);
+            let beats = agree(&crowd, "a server was killed");
+            assert!(beats < 4.5, "{beats}");
+        }
+        pause(Duration::from_millis(100));
+    }
+    pause(heartbeat * 3);
+    agree(&crowd, "the end");
+    let all: Vec<_> = crowd.values().cloned().collect();
+    check(&all, &said, "the members at the end");
+    let lost: Vec<usize> =
+        all.iter().filter(|m| m.is_steady).map(|m| lost(&m.client.lock().unwrap())).collect();
+    println!(
+        "{} messages ({unknown} of them during outages), {came_and_went} came and went; members were told of {} to {} lost messages",
+        said.len(),
+        lost.iter().min().unwrap(),
+        lost.iter().max().unwrap()
+    );
+}
+
+/// Steady members have got each message once, but for their own and those that
+/// were said while NATS was down; nobody has got one twice.
+fn check(members: &[Arc<Watched>], said: &[(String, bool)], who: &str) {
+    let mut deliveries = 0;
+    for member in members {
+        let name = member.client.lock().unwrap().name.clone();
+        let counts = member.counts.lock().unwrap();
+        for (number, (sender, is_up)) in said.iter().enumerate() {
+            let count = counts.get(number).copied().unwrap_or(0);
+            assert!(count <= 1, "{name} got {number} {count} times");
+            if member.is_steady && *is_up && *sender != name {
+                assert_eq!(count, 1, "{name} has not got {number} of {sender}");
+                deliveries += 1;
+            }
+        }
+    }
+    println!("{who}: {deliveries} deliveries that must come have come, once each");
 }
 
 fn heard_hello(client: &Client) -> bool {

@@ -386,3 +386,135 @@ fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<(Message<'_>, &[u8]), 
         Some(message.map(|message| (message, first)).map_err(|why| why.to_string()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEARTBEAT: Duration = Duration::from_secs(3);
+    const ON_TIME: Duration = Duration::ZERO;
+
+    /// The bytes of a message of this moment of 1970.
+    fn message(kind: Kind, sender: &str, body: &str, timestamp: u64) -> Vec<u8> {
+        Message { timestamp, ..Message::new(kind, sender, body) }.to_bytes()
+    }
+
+    fn joined(name: &str, timestamp: u64) -> Vec<u8> {
+        message(Kind::Join, name, "", timestamp)
+    }
+
+    fn cluster(id: u64) -> Cluster {
+        Cluster::new(id, HEARTBEAT)
+    }
+
+    /// Takes payloads, and returns what the room is told, in short.
+    fn told(cluster: &mut Cluster, payloads: &[Vec<u8>]) -> Vec<String> {
+        for payload in payloads {
+            cluster.receive(payload, Instant::now()).expect("it is a payload");
+        }
+        news(cluster)
+    }
+
+    fn news(cluster: &mut Cluster) -> Vec<String> {
+        let news = cluster.take_news().into_iter();
+        news.flat_map(|news| match news {
+            Remote::Joined(name) => vec![format!("{name} joined")],
+            Remote::Left(name, why) => vec![format!("{name} left ({why})")],
+            Remote::Expel(name) => vec![format!("{name} has to go")],
+            Remote::Said(messages) => {
+                let messages = split(&messages).map(|message| message.expect("it is one").0);
+                messages.map(|m| format!("{}: {}", m.sender, m.body)).collect()
+            }
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_happens_at_one_server_is_told_at_the_other_once() {
+        let (mut one, mut other) = (cluster(1), cluster(2));
+        let said = message(Kind::Text, "ann", "hi", 2);
+        let left = message(Kind::Leave, "ann", "timed out", 3);
+        let payloads = one.happened(&[joined("ann", 1), said, left].concat());
+        let all = ["ann joined", "ann: hi", "ann left (timed out)"];
+        assert_eq!(told(&mut other, &payloads), all);
+        assert_eq!(told(&mut other, &payloads), [""; 0], "the same again");
+        assert_eq!(told(&mut one, &payloads), [""; 0], "its own");
+    }
+
+    #[test]
+    fn what_was_lost_is_counted_and_a_list_replaces_what_is_not_true() {
+        let (mut one, mut other) = (cluster(1), cluster(2));
+        let said = message(Kind::Text, "ann", "hi", 2);
+        let seen = one.happened(&[joined("ann", 1), joined("bob", 1), said.clone()].concat());
+        told(&mut other, &seen);
+        one.happened(&[joined("eve", 3), message(Kind::Leave, "bob", "left", 3)].concat());
+        one.happened(&[said.clone(), said].concat());
+        one.dropped(3);
+        let list = one.list(Content::Members);
+        assert_eq!(told(&mut other, &[list]), ["bob left (left)", "eve joined"]);
+        other.check(Instant::now(), ON_TIME);
+        assert_eq!(news(&mut other), [": 5 messages from other servers were lost"]);
+    }
+
+    #[test]
+    fn who_came_first_has_the_name_at_all_servers_whatever_arrives_first() {
+        for (since_one, since_other, winner) in [(10, 11, 1), (11, 10, 2), (10, 10, 1)] {
+            let (mut one, mut other, mut third) = (cluster(1), cluster(2), cluster(3));
+            let of_one = one.happened(&joined("ann", since_one));
+            let of_other = other.happened(&joined("Ann", since_other));
+            let expelled = [told(&mut one, &of_other), told(&mut other, &of_one)];
+            let expected: [&[&str]; 2] = match winner {
+                1 => [&[], &["Ann has to go", "ann joined"]],
+                _ => [&["ann has to go", "Ann joined"], &[]],
+            };
+            assert_eq!(expelled, expected);
+            let name = if winner == 1 { "ann" } else { "Ann" };
+            for order in [[&of_one, &of_other], [&of_other, &of_one]] {
+                third = Cluster { servers: BTreeMap::new(), ..third };
+                told(&mut third, order[0]);
+                told(&mut third, order[1]);
+                let owner = third.owner("ann").expect("one of them has it");
+                assert_eq!((owner.0, owner.1.name.as_str()), (winner, name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_is_lost_after_three_heartbeats_and_comes_back_with_its_count() {
+        let (mut one, mut other) = (cluster(1), cluster(2));
+        told(&mut other, &one.happened(&joined("ann", 1)));
+        let start = Instant::now();
+        let mut silence = Duration::ZERO;
+        while news(&mut other) != ["ann left (server lost)"] {
+            silence += HEARTBEAT / 4;
+            other.check(start + silence, ON_TIME);
+        }
+        assert!((HEARTBEAT * 3..HEARTBEAT * 4).contains(&silence), "{silence:?}");
+        one.happened(&message(Kind::Text, "ann", "lost", 2));
+        let back = one.happened(&message(Kind::Text, "ann", "back", 3));
+        assert_eq!(told(&mut other, &back), ["ann joined", "ann: back"]);
+        other.check(Instant::now(), ON_TIME);
+        assert_eq!(news(&mut other), [": 1 message from another server was lost"]);
+    }
+
+    #[test]
+    fn what_is_no_payload_changes_nothing() {
+        let mut one = cluster(1);
+        let right = cluster(2).happened(&[joined("ann", 1), joined("bob", 1)].concat()).remove(0);
+        for length in 0..right.len() {
+            if length != HEADER_BYTES && length != HEADER_BYTES + 23 {
+                assert!(one.receive(&right[..length], Instant::now()).is_err(), "{length}");
+            }
+        }
+        for (at, byte) in [(0, b'X'), (2, 2), (3, 0), (3, 4), (23, 5), (40, b' '), (65, 0xff)] {
+            let mut wrong = right.clone();
+            wrong[at] = byte;
+            assert!(one.receive(&wrong, Instant::now()).is_err(), "byte {at}");
+        }
+        assert!(one.servers.is_empty() && news(&mut one).is_empty());
+        for id in 2..100 {
+            let _ = one.receive(&cluster(id).list(Content::Hello), Instant::now());
+        }
+        assert_eq!(one.servers.len(), MAX_SERVERS);
+    }
+}

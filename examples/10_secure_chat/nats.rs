@@ -22,6 +22,7 @@
 //!
 //! Lesson: lessons/11_beyond.md
 
+use socket_chat::line::clean;
 use std::io::{self, BufRead, Read};
 
 /// The subject of the room: servers publish there, and subscribe to it.
@@ -161,5 +162,52 @@ fn no_nats(line: &str) -> String {
 
 /// The start of a line that a stranger has sent, fit for a terminal.
 fn start_of(line: &str) -> String {
-    line.escape_debug().take(60).collect()
+    clean(line.as_bytes()).chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nats_sends_is_read_as_it_is_written_in_its_protocol() {
+        let mut input: &[u8] = b"PING\r\nMSG socket-chat 1 5\r\nhe\r\no\r\n+OK\r\nMSG socket-chat 1 answers 0\r\n\r\nPONG\r\n";
+        let mut payload = Vec::new();
+        let mut next = || read_op(&mut input, &mut payload, 5).map(|op| (op, payload.clone()));
+        assert_eq!(next(), Ok((Op::Ping, vec![])));
+        assert_eq!(next(), Ok((Op::Msg, b"he\r\no".to_vec())));
+        assert_eq!(next().map(|(op, _)| op), Ok(Op::Other));
+        assert_eq!(next(), Ok((Op::Msg, vec![])));
+        assert_eq!(next().map(|(op, _)| op), Ok(Op::Pong));
+        assert!(next().is_err_and(|why| why.contains("closed")));
+    }
+
+    #[test]
+    fn what_is_not_nats_is_refused_with_a_reason() {
+        for (input, words) in [
+            ("HTTP/1.1 400 Bad Request\r\n", "does not speak NATS: HTTP/1.1"),
+            ("-ERR 'Slow Consumer'\r\n", "'Slow Consumer'"),
+            ("MSG socket-chat 1 6\r\nhello!\r\n", "over the limit of 5"),
+            ("MSG socket-chat 1 -1\r\n", "over the limit"),
+            ("MSG other 1 2\r\n", "does not speak NATS"),
+            ("MSG socket-chat 1 2\r\nabcdef\r\n", "longer than it has announced"),
+            ("MSG socket-chat 1 5\r\nab", "closed"),
+            ("PIN", "closed"),
+            (&"x".repeat(20_000), "more than 16384 bytes"),
+        ] {
+            let why = read_op(&mut input.as_bytes(), &mut Vec::new(), 5);
+            assert!(why.as_ref().is_err_and(|why| why.contains(words)), "{why:?}");
+        }
+        for (info, words) in [
+            (r#"{"max_payload":1048576,"proto":1}"#, ""),
+            (r#"{"max_payload": 99}"#, "max_payload is 99"),
+            (r#"{"tls_required":true,"max_payload":1048576}"#, "TLS"),
+            (r#"{"auth_required":true,"max_payload":1048576}"#, "password"),
+            ("{}", "does not speak NATS"),
+        ] {
+            let read = read_info(&mut format!("INFO {info}\r\n").as_bytes(), 1_048_576);
+            assert_eq!(read.is_ok(), words.is_empty(), "{info}");
+            assert!(read.err().unwrap_or_default().contains(words), "{info}");
+        }
+    }
 }
