@@ -13,10 +13,10 @@
 use crate::chat::heartbeat::{Check, Pulse};
 use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};
 use crate::chat::names::Names;
-use crate::chat::room_handle::{DisconnectReason, Event, RoomHandle};
+use crate::chat::room_handle::{DisconnectReason, Event, Relay, Remote, RoomHandle};
 use crate::chat::transport::Transport;
 use crate::net::send_queue::{Batch, SendQueue};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -77,6 +77,10 @@ pub struct Room {
     next_check: Option<Instant>,
     /// Whether the room was told to stop.
     stopping: bool,
+    /// Who tells other servers what happens here. None: there are none.
+    relay: Option<Box<Relay>>,
+    /// The names of the members of other servers. They are in `names`, too.
+    remote: HashSet<String>,
 }
 
 /// A connection that has a seat in the room.
@@ -101,8 +105,9 @@ impl Default for Room {
     /// The room of step 06: up to [`MAX_CLIENTS`] clients, which may be silent
     /// for ever, and leave without a reason.
     fn default() -> Room {
-        let (clients, names, batches) = Default::default();
-        Room { rules: None, clients, names, batches, next_check: None, stopping: false }
+        let (clients, names, batches, remote) = Default::default();
+        let (rules, next_check, relay) = (None, None, None);
+        Room { rules, clients, names, batches, next_check, stopping: false, relay, remote }
     }
 }
 
@@ -172,6 +177,40 @@ impl Room {
             Event::SignOfLife(id) => drop(self.heard_from(id)),
             Event::Left { id, reason, last_bytes } => self.end(id, reason, &last_bytes),
             Event::Stop => self.stopping = true,
+            Event::Linked(relay) => {
+                for name in self.clients.values().filter_map(|client| client.name.as_deref()) {
+                    relay(&Message::new(Kind::Join, name, "").to_bytes());
+                }
+                self.relay = Some(relay);
+            }
+            Event::Remote(remote) => self.handle_remote(remote),
+        }
+    }
+
+    /// Handles what other servers tell.
+    fn handle_remote(&mut self, event: Remote) {
+        match event {
+            Remote::Joined(name) => {
+                if self.names.reserve(&name).is_ok() {
+                    self.show(&Message::new(Kind::Join, &name, "").to_bytes());
+                    self.remote.insert(name);
+                }
+            }
+            Remote::Left(name, why) => {
+                if self.remote.remove(&name) {
+                    self.names.free(&name);
+                    self.show(&Message::new(Kind::Leave, &name, &why).to_bytes());
+                }
+            }
+            Remote::Said(messages) => self.show(&messages),
+            Remote::Expel(name) => {
+                let mut clients = self.clients.iter();
+                let found = clients.find(|(_, client)| client.name.as_deref() == Some(&name));
+                let Some((&id, client)) = found else { return };
+                let error = Message::error("already here: you came in earlier on another server");
+                let error = client.transport.encode(&error).into_owned();
+                self.end(id, DisconnectReason::AlreadyHere, &error);
+            }
         }
     }
 
@@ -236,8 +275,16 @@ impl Room {
         Ok(())
     }
 
-    /// Adds messages to the batch of each transport.
+    /// Tells all members what has happened here: those of other servers, too.
     fn broadcast(&mut self, messages: &[u8]) {
+        if let Some(relay) = &self.relay {
+            relay(messages);
+        }
+        self.show(messages);
+    }
+
+    /// Adds messages to the batch of each transport.
+    fn show(&mut self, messages: &[u8]) {
         for (transport, batch) in &mut self.batches {
             batch.push(&transport.encode(messages));
         }
@@ -252,7 +299,8 @@ impl Room {
             // Its reader still waits, and has to wake up.
             DisconnectReason::TimedOut
             | DisconnectReason::TooSlow
-            | DisconnectReason::NotJoined => {
+            | DisconnectReason::NotJoined
+            | DisconnectReason::AlreadyHere => {
                 let _ = client.queue.flush(batch);
                 client.queue.close();
             }
@@ -343,6 +391,7 @@ impl Room {
             client.queue.push(batch, &client.transport.goodbye());
             client.queue.finish(batch);
         }
+        self.relay = None;
         // The clients close, and their readers end. Each reader has a sender of
         // this channel: when all have ended, it is disconnected. What comes
         // until then is too late.
