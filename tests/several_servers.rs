@@ -166,8 +166,8 @@ impl Server {
 
     fn start_alone(nats: &str, names: &[&str], more: &[&str]) -> Server {
         let folder = Folder::new();
-        let accounts: String = names.iter().map(|name| format!("{name} {HASH}\n")).collect();
-        let accounts = folder.file("accounts.txt", &accounts);
+        let accounts: Vec<String> = names.iter().map(|name| format!("{name} {HASH}\n")).collect();
+        let accounts = folder.file("accounts.txt", &accounts.concat());
         let mut child = Command::new(lab::example("10_secure_chat"))
             .args(["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts])
             .args(["--nats", nats, "--nats-heartbeat-ms", &HEARTBEAT_MS.to_string()])

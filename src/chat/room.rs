@@ -10,7 +10,7 @@
 //! Lessons: [06_message_headers](../../../../../lessons/06_message_headers.md),
 //! [07_disconnects](../../../../../lessons/07_disconnects.md).
 
-use crate::chat::heartbeat::{Check, Pulse};
+use crate::chat::heartbeat::Pulse;
 use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};
 use crate::chat::names::Names;
 use crate::chat::room_handle::{DisconnectReason, Event, Relay, Remote, RoomHandle};
@@ -24,6 +24,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+mod timers;
+
 /// The most clients at once. Each has a thread, and a process on Linux can have
 /// some 16,000 (see `MAX_WRITERS` in [`send_queue`](crate::net::send_queue)).
 pub const MAX_CLIENTS: usize = 10_000;
@@ -34,13 +36,6 @@ const MAX_EVENTS: usize = 1024;
 
 /// A batch of this many bytes is sent before more events are handled.
 const BATCH_BYTES: usize = 64 * 1024;
-
-/// How long a client may take to join.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A client that has not joined keeps its seat for this time even if the room
-/// is full.
-const JOIN_GRACE: Duration = Duration::from_secs(10);
 
 /// When the room stops: it goes on until no reader has handed over anything
 /// for the first time span, but at most for the second one.
@@ -91,14 +86,6 @@ struct Client {
     name: Option<String>,
     connected: Instant,
     pulse: Pulse,
-}
-
-impl Client {
-    /// When it has to be checked at the latest.
-    fn due(&self, heartbeat: Duration) -> Instant {
-        let pulse = self.pulse.due(heartbeat);
-        if self.name.is_some() { pulse } else { pulse.min(self.connected + JOIN_TIMEOUT) }
-    }
 }
 
 impl Default for Room {
@@ -245,19 +232,6 @@ impl Room {
         Ok(())
     }
 
-    /// Takes the seat of the oldest client that has not joined, if it had time
-    /// to do so.
-    fn free_a_seat(&mut self) -> bool {
-        let mut unjoined = self.clients.iter().filter(|(_, client)| client.name.is_none());
-        let oldest = unjoined.next().map(|(&id, client)| (id, client.connected.elapsed()));
-        let Some((id, time)) = oldest else { return false };
-        let gives_way = self.rules.is_some() && time >= JOIN_GRACE;
-        if gives_way {
-            self.end_unjoined(id, "the room is full, and others want to join");
-        }
-        gives_way
-    }
-
     /// Gives a name to a client, and tells the others; or says why not.
     fn join(&mut self, id: u64, name: String) -> Result<(), String> {
         if self.heard_from(id).is_none() {
@@ -313,13 +287,6 @@ impl Room {
         }
     }
 
-    /// Ends a client that has not joined, and tells it why.
-    fn end_unjoined(&mut self, id: u64, why: &str) {
-        let Some(client) = self.clients.get(&id) else { return };
-        let error = client.transport.encode(&Message::error(why)).into_owned();
-        self.end(id, DisconnectReason::NotJoined, &error);
-    }
-
     /// Sends all clients what is new, and ends those that are too slow for it.
     fn flush_all(&mut self) {
         loop {
@@ -340,43 +307,6 @@ impl Room {
         }
     }
 
-    /// Asks silent clients for a sign of life, and ends those whose time is over.
-    fn check_timers(&mut self) {
-        let now = Instant::now();
-        let (Some(rules), Some(planned)) = (&self.rules, self.next_check) else { return };
-        let Some(late) = now.checked_duration_since(planned) else { return };
-        let heartbeat = rules.heartbeat;
-        // Nobody who comes or gives a sign of life later is due before this.
-        let mut next_check = now + heartbeat.min(JOIN_TIMEOUT);
-        let (mut expired, mut unjoined) = (Vec::new(), Vec::new());
-        for (&id, client) in &mut self.clients {
-            match client.pulse.check(now, heartbeat, late) {
-                Check::Alive => {}
-                Check::Ping => {
-                    let batch = &self.batches[&client.transport];
-                    client.queue.push(batch, &client.transport.ping());
-                }
-                Check::Expired => {
-                    expired.push(id);
-                    continue;
-                }
-            }
-            if client.name.is_none() && client.connected + JOIN_TIMEOUT <= now {
-                unjoined.push(id);
-                continue;
-            }
-            next_check = next_check.min(client.due(heartbeat));
-        }
-        self.next_check = Some(next_check).filter(|_| !self.clients.is_empty());
-        for id in expired {
-            self.end(id, DisconnectReason::TimedOut, b"");
-        }
-        for id in unjoined {
-            let seconds = JOIN_TIMEOUT.as_secs();
-            self.end_unjoined(id, &format!("you did not join within {seconds} seconds"));
-        }
-    }
-
     /// Says goodbye to everybody, after all that was said before.
     fn stop(mut self, inbox: &Receiver<Event>) {
         // What the readers have read already is on its way here.
@@ -391,6 +321,7 @@ impl Room {
             client.queue.push(batch, &client.transport.goodbye());
             client.queue.finish(batch);
         }
+        // This ends the thread that talks to other servers (step 10).
         self.relay = None;
         // The clients close, and their readers end. Each reader has a sender of
         // this channel: when all have ended, it is disconnected. What comes
