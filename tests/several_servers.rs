@@ -848,8 +848,8 @@ fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
         let client = servers[server].enter(accounts[number]);
         Watched::start(client, server, number % EACH < STEADY)
     };
-    for number in 0..3 * EACH {
-        crowd.insert(accounts[number], enter(&servers, number));
+    for (number, name) in accounts.iter().enumerate().take(3 * EACH) {
+        crowd.insert(name, enter(&servers, number));
     }
     // How long it takes until all lists are the list of all who are in.
     let agree = |crowd: &BTreeMap<&str, Arc<Watched>>, what: &str| {
