@@ -9,6 +9,6 @@ stream = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 stream.settimeout(3)
 try:
     while True:
-        stream.sendall(b"blah blah blah\n")
+        stream.sendall(b"blah blah blah\n" * 1000)
 except socket.timeout:
     print("the server has taken nothing for 3 seconds")

@@ -1,6 +1,8 @@
 //! The command line: arguments, output, and errors of one line.
 //!
 //! Introduced by step 01.
+//!
+//! Lesson: [01_bind_listen](../../../../lessons/01_bind_listen.md).
 
 use std::fmt;
 use std::io::{self, Write};

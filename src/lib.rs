@@ -13,6 +13,8 @@
 //! A module uses only modules that are above it in this list. The programs are
 //! in `examples/`, each with a lesson of the same name in `lessons/`. What only
 //! one program uses is in that program; what two use is here.
+//!
+//! The course begins in [lessons/README.md](../../../lessons/README.md).
 
 pub mod chat;
 pub mod cli;

@@ -3,6 +3,9 @@
 //!
 //! Knows bytes and [`BufRead`], no sockets. Introduced by step 03 (reading)
 //! and step 05 (limits and cleaning).
+//!
+//! Lessons: [03_client](../../../../lessons/03_client.md),
+//! [05_threaded_server](../../../../lessons/05_threaded_server.md).
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};

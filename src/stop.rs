@@ -1,6 +1,8 @@
 //! Stopping a server when it is asked to: by Ctrl-C, by SIGTERM, by `/quit`.
 //!
 //! Introduced by step 07.
+//!
+//! Lesson: [07_disconnects](../../../../lessons/07_disconnects.md).
 
 use crate::line::{LineRead, read_line};
 use crate::system::{self, StopSignal};

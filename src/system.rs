@@ -3,6 +3,9 @@
 //! This is the only file with `unsafe` code: four calls to the system, each
 //! with its reason and its man page. Introduced by step 05 ([`send_now`]) and
 //! step 07 (the stop signals).
+//!
+//! Lessons: [05_threaded_server](../../../../lessons/05_threaded_server.md),
+//! [07_disconnects](../../../../lessons/07_disconnects.md).
 
 use std::io;
 use std::net::TcpStream;

@@ -1,5 +1,6 @@
 //! What the programs of the course withstand beyond the contract: these tests
-//! carry no points, and run the shipped examples only.
+//! carry no points, and run the shipped examples only. Those that only wait
+//! are ignored: `cargo test --test under_attack -- --ignored` runs them.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -115,6 +116,7 @@ fn a_name_with_an_invisible_character_is_refused() {
 }
 
 #[test]
+#[ignore = "it takes the 10 seconds that a client has to join"]
 fn a_client_that_never_joins_gives_its_seat_to_one_that_does() {
     // The server's PINGs are our clock: one newcomer tries after each of them.
     let arguments = ["serve", "127.0.0.1:0", "--limit", "1", "--heartbeat-ms", "1000"];
@@ -185,6 +187,40 @@ fn a_client_refuses_a_name_that_does_not_fit_into_a_message() {
         assert_eq!(output.status.code(), Some(1), "{step}: {said}");
         assert!(said.contains("32 bytes") && said.lines().count() == 1, "{step}: {said}");
     }
+}
+
+/// The server accepts the connection, and then says nothing.
+#[test]
+#[ignore = "it takes the 30 seconds that a client waits for an answer"]
+fn a_client_gives_up_on_a_server_that_does_not_answer() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let start = Instant::now();
+    let output = Command::new(lab::example("06_message_headers"))
+        .args(["join", "ann", &address])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("has not answered for 30 s"), "{said}");
+    assert!(start.elapsed() >= Duration::from_secs(30), "a slow server has 30 s to answer");
+}
+
+/// `server | head -1`: the program that reads its output has ended.
+#[test]
+fn a_server_whose_output_nobody_reads_stops_as_usual() {
+    let mut server = Server::start("07_disconnects", &["serve", "127.0.0.1:0"]);
+    drop(server.child.stdout.take());
+    let mut idle = server.connect();
+    idle.send(PING, "", "");
+    assert_eq!(idle.receive().map(|(kind, _)| kind), Some(PONG));
+    let id = server.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(idle.receive().map(|(kind, _)| kind), Some(LEAVE), "it says goodbye");
+    assert_eq!(idle.receive(), None, "it closes");
+    drop(idle);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
 
 /// A folder for one test, removed when it is dropped.

@@ -122,7 +122,7 @@ const launch = (home) => chromium.launch({
 const browser = await launch(process.env.TLS ? folder : process.env.HOME);
 const complaints = [];
 
-async function open(url, { width = 1100, height = 760, from = browser, ...more } = {}) {
+async function open(url, { width = 1100, height = 760, from = browser, axe = false, ...more } = {}) {
   const page = await (await from.newContext({ viewport: { width, height }, reducedMotion: "reduce", ...more })).newPage();
   page.setDefaultTimeout(PATIENCE_MS);
   page.on("pageerror", (error) => complaints.push(`page error: ${error.stack}`));
@@ -133,6 +133,7 @@ async function open(url, { width = 1100, height = 760, from = browser, ...more }
   await page.addInitScript(() => {
     addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
   });
+  if (axe) await page.addInitScript({ path: `${process.env.MODULES}/node_modules/axe-core/axe.min.js` });
   await page.goto(url);
   return page;
 }
@@ -195,7 +196,7 @@ step("what one says the other reads, with name and time, and one's own stands ap
   await told(ann, "bob joined");
   await say(ann, "hello bob");
   await shows(bob, "#log .text:not(.own) .body", "hello bob");
-  await shows(bob, "#log .text:not(.own) .by", /^ann\d\d:\d\d$/);
+  await shows(bob, "#log .text:not(.own)", /^annhello bob\d\d:\d\d$/);
   await say(bob, "5 €? 👋 ");
   await shows(ann, "#log .text:not(.own) .body", "5 €? 👋 ");
   equal(await shown(ann, "#log .own .body"), ["hello bob"], "ann's own");
@@ -226,19 +227,22 @@ step("the keyboard alone suffices", async () => {
   equal(await focused(cleo), "send", "behind the draft");
   await press("Space");
   await shows(bob, "#log .body", "nor here");
+  await until("the confirmation of both", async () => (await shown(cleo, "#log .own")).length === 2 && (await shown(cleo, ".mark")).length === 0);
   await press("Shift+Tab", "Shift+Tab");
-  equal(await focused(cleo), "log", "before the draft");
+  equal(await cleo.evaluate(() => document.activeElement === [...document.querySelectorAll("#log .when")].at(-1)), true, "before the draft is the newest message");
   await press("Shift+Tab");
-  equal(await focused(cleo), "open-wire", "before the messages");
+  equal(await focused(cleo), "people", "before the messages");
+  await press("Shift+Tab");
+  equal(await focused(cleo), "open-wire", "before the people");
   await press("Enter");
   equal(await cleo.isVisible("#wire"), true, "the wire view");
   await shows(cleo, ".frame .head b", "WELCOME");
   const seen = [];
-  for (let i = 0; i < 7; i++) {
+  for (let i = 0; i < 8; i++) {
     await press("Tab");
     seen.push(await cleo.evaluate(() => document.activeElement.id || document.activeElement.dataset.field || document.activeElement.tagName));
   }
-  equal(seen, ["log", "draft", "send", "clear-wire", "close-wire", "SUMMARY", "magic"], "behind the wire view's button");
+  equal(seen, ["people", "BUTTON", "draft", "send", "clear-wire", "close-wire", "SUMMARY", "magic"], "behind the wire view's button");
   await press("Escape");
   equal([await cleo.isVisible("#wire"), await focused(cleo)], [false, "open-wire"], "behind Escape");
   await press("Shift+Tab");
@@ -342,8 +346,8 @@ step("the wire view shows a message byte by byte, for the pointer and for the ke
   equal(await ann.getAttribute("#open-wire", "aria-expanded"), "true", "aria-expanded");
   const before = Date.now();
   await say(ann, "5 €");
-  const sent = ann.locator(".frame.sent").last();
-  await until("the sent message", async () => (await sent.locator(".head b").textContent()) === "TEXT" && (await sent.locator(".size").textContent()) === "25 bytes");
+  const sent = ann.locator(".frame.sent", { hasText: "TEXT" }).last();
+  await until("the sent message", async () => (await sent.locator(".size").textContent()) === "25 bytes");
   const field = (frame, key) => frame.locator(`.hex [data-field="${key}"]`);
   const bytes = async (frame, key) => (await field(frame, key).allTextContents()).join("");
   const number = await ann.evaluate(() => sequence);
@@ -364,7 +368,7 @@ step("the wire view shows a message byte by byte, for the pointer and for the ke
   await explained("body", "bytes 20 to 24", "“5 €” (3 characters, 5 bytes)");
   equal(await sent.locator(".on").count(), 2, "lit up: hex and letters");
   await ann.hover("#wire-title");
-  await ann.focus("#frames [tabindex='0']");
+  await sent.locator(".hex .magic").focus();
   await explained("magic", "bytes 0 to 1", "“CH”");
   await ann.keyboard.press("ArrowRight");
   await ann.keyboard.press("ArrowRight");
@@ -384,10 +388,176 @@ step("the wire view shows a message byte by byte, for the pointer and for the ke
   await ann.keyboard.press("Escape");
   equal(await ann.isVisible("#wire"), false, "the panel");
   equal(await ann.evaluate(() => document.activeElement.id), "open-wire", "where Escape leads");
-  await bob.click("#open-wire");
+  await bob.click("#tab-wire");
+  await shows(bob, ".frame .head b", "TEXT");
   await fits(bob, "the wire view on a phone");
-  await bob.locator(".frame button").last().click();
-  await bob.click("#close-wire");
+  await bob.locator(".frame button", { hasText: "Show all" }).last().click();
+  await fits(bob, "a long message on a phone");
+  await bob.click("#tab-chat");
+});
+
+step("a message and its line lead to each other, by mouse and by keyboard", async () => {
+  const line = (page, text) => page.locator("#log li", { has: page.locator(".body", { hasText: text }) }).last();
+  const pointed = (page) => page.evaluate(() => [...document.querySelectorAll(".pointed")].map((one) => one.querySelector(".body, .head b").textContent));
+  await line(ann, "seen?").locator(".body").click();
+  await until("the frame", async () => await ann.isVisible("#wire") && String(await pointed(ann)) === "seen?,TEXT");
+  const frame = ann.locator(".frame.pointed");
+  equal(await frame.locator('.hex [data-field="body"]').textContent(), "73 65 65 6e 3f", "the bytes of the line that was clicked");
+  equal(await ann.evaluate(() => document.activeElement.dataset.field), "kind", "where the keyboard is");
+  await shows(ann, "#explanation .meaning", "Somebody says something.");
+  // On from there by keyboard: to the chat, one line up, and to the frame of that line.
+  await ann.keyboard.press("Shift+Tab");
+  equal(await focused(ann), "BUTTON", "before the field is the way to the chat");
+  await ann.keyboard.press("Enter");
+  equal(await ann.evaluate(() => document.activeElement.closest("#log li").querySelector(".body").textContent), "seen?", "the line");
+  await ann.keyboard.press("ArrowUp");
+  await ann.keyboard.press("Enter");
+  await until("the frame of the line above", async () => String(await pointed(ann)) === "5 €,TEXT");
+  equal(await frame.evaluate((one) => one.classList.contains("sent")), true, "it was sent");
+  await frame.locator(".to-line").click();
+  equal(await ann.evaluate(() => document.activeElement.closest("#log li").querySelector(".body").textContent), "5 €", "and back");
+  await ann.keyboard.press("Escape");
+  // On a phone one tab leads to the other.
+  await line(bob, "seen?").locator(".body").click();
+  await until("the tab", async () => await bob.getAttribute("#tab-wire", "aria-selected") === "true");
+  await until("the frame", async () => String(await pointed(bob)) === "seen?,TEXT");
+  await bob.locator(".frame.pointed .to-line").click();
+  equal([await bob.isVisible("#log"), await bob.isVisible("#wire"), await pointed(bob)], [true, false, ["seen?", "TEXT"]], "back in the chat");
+});
+
+step("each kind and each value of a message is explained", async () => {
+  await ann.click("#open-wire");
+  const means = async (way, kind, key, ...words) => {
+    const field = ann.locator(`.frame.${way}`, { has: ann.locator(".head b", { hasText: new RegExp(`^${kind}$`) }) }).last().locator(`.hex [data-field="${key}"]`);
+    await field.focus();
+    const text = (await shown(ann, "#explanation p")).join(" ");
+    equal(words.filter((one) => !text.includes(one)), [], `${kind} ${key}: the explanation ${text} lacks`);
+    equal((await field.getAttribute("aria-label")).includes((await shown(ann, "#explanation .meaning"))[0]), true, "a screen reader hears it too");
+  };
+  await means("sent", "JOIN", "kind", "1 = JOIN", "You ask to be let in.");
+  await means("sent", "JOIN", "sequence", "In all other kinds it is 0");
+  await means("sent", "JOIN", "senderLength", "3 bytes", "It begins at byte 20. It is the name that you ask for.");
+  await means("sent", "JOIN", "bodyLength", "0 bytes", "It is empty here. This kind has no body.");
+  await means("received", "WELCOME", "body", "“ann”", "the names of all who are here");
+  await means("sent", "TEXT", "senderLength", "It is empty here. A client leaves it empty");
+  await means("sent", "TEXT", "timestamp", "the time of this computer");
+  await means("received", "TEXT", "timestamp", "the time of the server");
+  await means("received", "TEXT", "sender", "“bob”", "the member who says it");
+  await means("sent", "TEXT", "length", "MASK is 1: the bytes are masked. The message has 25 bytes.");
+  await means("received", "TEXT", "length", "MASK is 0: the bytes are not masked.");
+  await means("received", "PONG", "sequence", "the server has your texts up to number");
+  await means("received", "LEAVE", "body", "It says why.");
+  await ann.click("#close-wire");
+});
+
+step("consecutive lines of one sender form a group", async () => {
+  await say(ann, "zero");
+  await shows(bob, "#log .body", "zero");
+  await say(bob, "one");
+  await say(bob, "two");
+  await shows(ann, "#log .body", "two");
+  await say(ann, "three");
+  await say(bob, "four");
+  await shows(ann, "#log .body", "four");
+  const zed = await Terminal.join(server.port, "zed");
+  await told(bob, "zed joined");
+  zed.send(TEXT, "", "five");
+  await shows(ann, "#log .body", "five");
+  await say(bob, "six");
+  await shows(ann, "#log .body", "six");
+  const ends = (page) => page.evaluate(() => [...document.querySelectorAll("#log .text")].slice(-6).map((line) => line.matches(".again")));
+  const expected = [false, true, false, false, false, false];
+  equal([await ends(ann), await ends(bob)], [expected, expected], "which lines continue a group");
+  zed.send(LEAVE);
+  await told(ann, "zed left \\(left\\)");
+});
+
+step("only addresses that say where they lead become links", async () => {
+  const links = async (text) => {
+    await say(bob, text);
+    await shows(ann, "#log .body", text);
+    const line = ann.locator("#log .text", { has: ann.locator(".body") }).last();
+    return line.locator("a").evaluateAll((all) => all.map((one) => [one.textContent, one.getAttribute("href"), one.target, one.rel, one.dir].join(" ")));
+  };
+  const link = (address) => `${address} ${address} _blank noopener noreferrer ltr`;
+  for (const [text, ...addresses] of [
+    ["See https://example.com/a?b=c&d=%20#e-f, or http://127.0.0.1:8080/!", "https://example.com/a?b=c&d=%20#e-f", "http://127.0.0.1:8080/"],
+    ["(https://example.com) <http://[::1]:8080/x> “https://example.com/it's”…", "https://example.com", "http://[::1]:8080/x", "https://example.com/it's"],
+    ["https://example.com/wiki/Rust_(programming_language), https://example.com/x).", "https://example.com/wiki/Rust_(programming_language)", "https://example.com/x"],
+    ["HTTPS://Example.COM/Path?", "HTTPS://Example.COM/Path"],
+    ["https://xn--pple-43d.com/", "https://xn--pple-43d.com/"], // shown as what it is
+    ["\u0645\u0631\u062d\u0628\u0627 https://example.com/1.2 \u0645", "https://example.com/1.2"],
+  ]) equal(await links(text), addresses.map(link), `links in ${text}`);
+  for (const text of [
+    "javascript:alert(1) javascript://example.com/%0aalert(1) JAVASCRIPT:https://example.com/", "data:text/html,<script>hacked()</script>", "file:///etc/passwd ftp://example.com/ ws://example.com/ vbscript:x blob:https://example.com/x",
+    "https://bank.example@evil.example/", "https://bank.example:443@evil.example", "http://user:password@evil.example/",
+    "https://bank.example\\@evil.example/", "https:\\\\evil.example/ https:/evil.example/ https:///evil.example/", "https://evil%2eexample/ https://ex%61mple.com/",
+    "https://\u0430pple.com/", "https://example.com\uff0fevil/ https://ex\u00adample.com/ https://example\u3002com/", "http://2130706433/ http://0x7f.1/ http://127.1/",
+    "https://example.com/\u200fmoc.live", "https://example.com/\u05d0\u05d1", "https://example.com/\u200b", "https:// http://: https://[ https://a:99999/ https://?", "xhttps://example.com/",
+  ]) equal(await links(text), [], `links in ${text}`);
+  // An override is removed, so what is left is read as it leads.
+  await say(bob, "https://example.com/\u202egpj.exe");
+  await shows(ann, "#log a", "https://example.com/gpj.exe");
+  const opened = await ann.evaluate(() => {
+    const link = [...document.querySelectorAll("#log a")].at(-1);
+    let allowed;
+    addEventListener("click", (event) => { allowed = !event.defaultPrevented; event.preventDefault(); }, { once: true });
+    link.click();
+    return [allowed, document.querySelector("#wire").hidden];
+  });
+  equal(opened, [true, true], "a click on a link opens it, and not the wire view");
+  const long = `${"https://example.com/".repeat(100)} ${")".repeat(1000)} https://example.com/${"(".repeat(400)}${")".repeat(500)}`;
+  await say(bob, long);
+  await shows(ann, "#log .body", long);
+  await fits(bob, "long addresses");
+});
+
+step("a draft grows with its text, and is one line for the server", async () => {
+  const height = () => bob.evaluate(() => document.querySelector("#draft").offsetHeight);
+  const [low, received] = [await height(), (await shown(ann, "#log .body")).length];
+  await bob.fill("#draft", "a draft that is much longer than one line of a phone ".repeat(5));
+  const high = await height();
+  equal(high > 3 * low, true, `the field grows, here from ${low} to ${high} pixels`);
+  await bob.fill("#draft", "a draft that is much longer than one line of a phone ".repeat(70));
+  equal(await height() < 640 / 2, true, "it leaves the half of the window to the chat");
+  equal(await covered(bob, "#log", "#send", "#leave"), [], "covered by something");
+  await bob.fill("#draft", "");
+  equal(await height(), low, "an empty field is low again");
+  await bob.focus("#draft");
+  await bob.evaluate(() => document.execCommand("insertText", false, "pasted\nin three\r\nlines"));
+  equal(/^pasted in three {1,2}lines$/.test(await bob.inputValue("#draft")), true, "line ends become spaces");
+  await bob.press("#draft", "Shift+Enter");
+  await shows(bob, "#why-not", "a message is one line; Enter sends it");
+  await bob.evaluate(() => document.querySelector("#draft").dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", isComposing: true, bubbles: true, cancelable: true })));
+  equal([(await bob.inputValue("#draft")).startsWith("pasted"), (await shown(ann, "#log .body")).length], [true, received], "neither Shift+Enter nor Enter of an input method sends");
+  await bob.press("#draft", "Enter");
+  await shows(ann, "#log .body", /^pasted in three {1,2}lines$/);
+  equal([await bob.inputValue("#draft"), await height()], ["", low], "after sending");
+});
+
+step("on a phone tabs lead to people, chat and wire, and count what is new", async () => {
+  const panels = () => bob.evaluate(() => ["people", "chat", "wire"].filter((id) => document.getElementById(id).offsetParent));
+  const crowd = [];
+  for (let i = 0; i < 40; i++) crowd.push(await Terminal.join(server.port, `guest-${i + 10}`));
+  await shows(bob, "#tab-people", "People (42)");
+  await bob.focus("#tab-chat");
+  await bob.keyboard.press("ArrowLeft");
+  equal([await focused(bob), await panels(), await bob.getAttribute("#people", "role")], ["tab-people", ["people"], "tabpanel"], "to the left");
+  await bob.locator("#names li").last().scrollIntoViewIfNeeded();
+  equal(await covered(bob, "#names li:last-child"), [], "the last of all who are here can't be seen");
+  await fits(bob, "people on a phone");
+  await say(ann, "news");
+  await shows(bob, "#tab-chat", "Chat (1 new)");
+  equal(await bob.title(), "(1) socket chat", "the title");
+  await bob.keyboard.press("ArrowLeft");
+  equal(await panels(), ["wire"], "once around");
+  await bob.keyboard.press("ArrowRight");
+  await bob.keyboard.press("ArrowRight");
+  equal([await panels(), await shown(bob, "#tab-chat"), await bob.title()], [["chat"], ["Chat"], "socket chat"], "in the chat nothing is new");
+  equal(await bob.evaluate(() => document.querySelector("#log").scrollHeight - document.querySelector("#log").scrollTop - document.querySelector("#log").clientHeight < 40), true, "the newest line is in sight");
+  for (const one of crowd) one.send(LEAVE);
+  await here(bob, "ann", "bob");
+  equal(await ann.getAttribute("#people", "role"), null, "in a wide window there are no tabs: the role of the panel");
 });
 
 step("a lost server: the draft stays, pauses grow, both are back under their names", async () => {
@@ -447,15 +617,88 @@ step("where the room is full, the page says that this may be so, and gets in whe
   await small.stop();
 });
 
+// What axe-core finds wrong on the page as it is now, and borders of a contrast below 3:1, which it does not look for.
+async function isAccessible(page, what) {
+  const { violations } = await page.evaluate(() => axe.run());
+  const found = violations.flatMap(({ id, help, nodes }) => nodes.map((one) => `${id}: ${help}: ${one.target} ${one.any.map(({ message }) => message)}`));
+  const faint = await page.evaluate(() => {
+    const rgb = (colour) => colour.match(/[\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((one) => one / 255).map((one) => one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = (one) => {
+      for (; one; one = one.parentElement) {
+        const colour = rgb(getComputedStyle(one).backgroundColor);
+        if (colour[3] !== 0) return colour;
+      }
+    };
+    return [...document.querySelectorAll("body *")].filter((one) => one.checkVisibility() && parseFloat(getComputedStyle(one).borderTopWidth) > 0).flatMap((one) => {
+      const pair = [light(rgb(getComputedStyle(one).borderTopColor)), light(behind(one.parentElement))].sort();
+      const contrast = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+      return contrast < 3 ? [`border of ${one.id || one.className || one.tagName}: ${contrast.toFixed(2)}:1`] : [];
+    });
+  });
+  equal([...new Set([...found, ...faint])], [], what);
+}
+
+for (const colorScheme of ["light", "dark"]) step(`axe-core finds nothing wrong, with ${colorScheme} colours`, async () => {
+  const other = await Terminal.join(server.port, "tom");
+  const visit = async (size, name) => {
+    const page = await open(`http://${server.address}/`, { ...size, colorScheme, axe: true });
+    await isAccessible(page, `the form, ${size.width} pixels wide`);
+    await enter(page, " ");
+    await shows(page, "#refusal", /./);
+    await isAccessible(page, `a refusal, ${size.width} pixels wide`);
+    await enter(page, name);
+    await state(page, `connected as ${name}`);
+    await say(page, "hello");
+    for (const text of ["hello, see https://example.com/", "again", "x ".repeat(500)]) other.send(TEXT, "", text);
+    await shows(page, "#log .body", /^x x/);
+    await until("no sending", async () => (await page.locator(".mark").count()) === 0);
+    await isAccessible(page, `the chat, ${size.width} pixels wide`);
+    return page;
+  };
+  const wide = await visit({ width: 1100, height: 500 }, "kim");
+  await wide.click("#open-wire");
+  await shows(wide, ".frame .head b", "TEXT");
+  await wide.locator('.hex [data-field="timestamp"]').last().hover();
+  await isAccessible(wide, "the wire view");
+  await wide.evaluate(() => { confirmTexts = () => {}; });
+  await say(wide, "not confirmed");
+  await shows(wide, "#log .mark", "sending …");
+  await isAccessible(wide, "an unconfirmed line");
+  await wide.evaluate(() => reconnectLater());
+  await shows(wide, "#log .mark", "not confirmed");
+  await isAccessible(wide, "a lost connection");
+  await wide.context().close();
+  const phone = await visit({ width: 360, height: 640 }, "lee");
+  for (const tab of ["people", "wire"]) {
+    await phone.click(`#tab-${tab}`);
+    await isAccessible(phone, `the tab ${tab}`);
+  }
+  await phone.context().close();
+  const large = await visit({ width: 1920, height: 1080 }, "max");
+  await large.context().close();
+  other.send(LEAVE);
+  await until("the end", () => other.end.closed === 1000);
+});
+
 // --- servers that are not ours ---
 
 let false_server, guest, eve;
+let answersPings = true;
+
+// A server has a new connection: from now on `eve` is its end, which answers a PING as the contract wants it.
+function welcome(end) {
+  eve = end;
+  end.received = (bytes) => { if (answersPings && bytes[3] === PING) end.send(message(PONG, "", "", { sequence: read(bytes).sequence })); };
+}
+const asksFor = (kind, from = () => eve) => until(`a message of kind ${kind}`, () => from()?.messages.map(read).filter((one) => one.kind === kind).at(-1));
 
 step("a hostile server: what is no message is reported, and nothing breaks", async () => {
   const answer = await fetch(`http://${server.address}/`);
   const policy = { "content-type": "text/html", "content-security-policy": answer.headers.get("content-security-policy") };
   equal(/default-src 'none'/.test(policy["content-security-policy"]), true, "there is a policy");
-  false_server = await serve(await answer.text(), policy, (end) => { eve = end; });
+  false_server = await serve(await answer.text(), policy, welcome);
   guest = await open(`http://127.0.0.1:${false_server.port}/`, { width: 360, height: 640 });
   await enter(guest, "guest");
   await until("JOIN", () => eve?.messages.some((one) => read(one).kind === JOIN));
@@ -464,7 +707,7 @@ step("a hostile server: what is no message is reported, and nothing breaks", asy
   await shows(guest, "#here", "Here (10)");
   await here(guest, "<b>x</b>", "guest (you)".replace(" (you)", ""), "naïve", "and 7 more");
 
-  await guest.click("#open-wire");
+  await guest.click("#tab-wire");
   const wire = message(TEXT, "eve", "hi");
   const but = (at, ...bytes) => { const copy = Buffer.from(wire); copy.set(bytes, at); return copy; };
   const broken = [
@@ -502,16 +745,19 @@ step("a hostile server: what is no message is reported, and nothing breaks", asy
   await until("PONG", () => eve.messages.some((one) => read(one).kind === PONG && read(one).sequence === 77));
   eve.send(message(WELCOME, "guest", Array.from({ length: 700 }, (_, i) => i).join(", ")));
   await shows(guest, "#here", "Here (700)");
-  await shows(guest, "#names li", "and 500 more");
+  equal((await shown(guest, "#names li")).length, 700, "the names that are shown");
   await fits(guest, "hostile fields");
   equal(await guest.locator("#log :is(i, script), #names :is(i, script), #wire script").count(), 0, "elements made of markup");
   equal(await guest.evaluate(() => /[\0-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/.test(document.body.innerText)), false, "what a page might obey is left");
   eve.send(message(WELCOME, "guest", `guest, and ${"9".repeat(400)} more`));
   await shows(guest, "#here", "Here (2)");
-  equal(await covered(guest, "#state", "#leave", "#open-wire", "#draft", "#send"), [], "covered by something");
+  await guest.click("#tab-chat");
+  equal(await covered(guest, "#state", "#leave", "#tab-wire", "#draft", "#send"), [], "covered by something");
 });
 
 step("a flood leaves the page bounded and obedient", async () => {
+  await guest.setViewportSize({ width: 1100, height: 640 }); // with the wire view beside the chat
+  await guest.click("#open-wire");
   const flood = {
     "short texts": [10_000, (i) => message(TEXT, "eve", `flood ${i}`, { sequence: i })],
     "towers of accents": [50, (i) => message(TEXT, "eve", "\u0301".repeat(2040) + i)],
@@ -527,14 +773,60 @@ step("a flood leaves the page bounded and obedient", async () => {
     await guest.fill("#draft", `what ${what}`); // while they come
     await guest.press("#draft", "Enter");
     await until(`the text behind ${what}`, () => eve.messages.some((one) => read(one).body === `what ${what}`));
-    await until("the last lines", () => guest.evaluate((end) => [...$("log").children].slice(-2).some((line) => line.textContent.endsWith(end)), `the end of the ${what}`));
+    await until(`the last lines of ${what}`, () => guest.evaluate((end) => [...$("log").children].slice(-2).some((line) => line.querySelector(".body").textContent === end), `the end of the ${what}`));
     eve.messages.length = 0;
   }
   await until("the wire view", async () => (await guest.locator("#frames > li").count()) === 200);
-  equal(await guest.evaluate(() => ["log", "names", "spoken"].filter((id) => $(id).childElementCount > 1000)), [], "lists without end");
+  equal(await guest.evaluate(() => ["log", "names", "spoken"].filter((id) => $(id).childElementCount > 1001)), [], "lists without end");
   equal(await guest.evaluate(() => [records.length, lines.length, people.size <= 10_000]), [200, 0, true], "what is kept");
   await shows(guest, "#here", /^Here \(101\d\d\)$/);
   await fits(guest, "after a flood");
+});
+
+step("an explanation goes with its frame", async () => {
+  const field = guest.locator('.frame .hex [data-field="magic"]').first();
+  await field.focus();
+  await shows(guest, "#explanation p", /^magic/);
+  for (let i = 0; i < 200; i++) eve.send(message(PONG));
+  await shows(guest, "#explanation p", /^Point at a byte/);
+  equal(await guest.locator(".hex [tabindex='0']").count(), 1, "Tab still comes to a field; fields");
+});
+
+step("a text is unconfirmed until the server has answered the PING after it", async () => {
+  const marks = () => guest.evaluate(() => [...document.querySelectorAll("#log .own")].slice(-3).map((line) => line.querySelector(".mark")?.textContent ?? "confirmed"));
+  const becomes = (...expected) => until(`the marks ${expected}`, async () => String(await marks()) === String(expected));
+  answersPings = false;
+  eve.messages.length = 0;
+  for (const text of ["first", "second", "third"]) await say(guest, text);
+  await becomes("sending …", "sending …", "sending …");
+  const number = read(eve.messages.find((one) => read(one).body === "first")).sequence;
+  equal((await asksFor(PING)).sequence, number, "the PING has the number of the text");
+  eve.send(message(TEXT, "eve", "I say something else", { sequence: number }));
+  await shows(guest, "#log .body", "I say something else");
+  await becomes("sending …", "sending …", "sending …");
+  eve.send(message(PONG, "", "", { sequence: number + 2 })); // answers no PING
+  eve.send(message(TEXT, "eve", "I say more"));
+  await shows(guest, "#log .body", "I say more");
+  await becomes("sending …", "sending …", "sending …");
+  eve.send(message(PONG, "", "", { sequence: number }));
+  await becomes("confirmed", "sending …", "sending …");
+  await until("a PING for the others", async () => (await asksFor(PING)).sequence === number + 2);
+  eve.send(message(PONG, "", "", { sequence: number + 2 }));
+  await becomes("confirmed", "confirmed", "confirmed");
+  await say(guest, "into the void");
+  await becomes("confirmed", "confirmed", "sending …");
+  await asksFor(TEXT);
+  answersPings = true;
+  const before = eve;
+  before.socket.destroy();
+  await becomes("confirmed", "confirmed", "not confirmed");
+  await told(guest, "connection lost; a message of yours may have reached nobody");
+  await shows(guest, "#spoken p", "connection lost; a message of yours may have reached nobody");
+  await until("the next JOIN", () => eve !== before && eve.messages.some((one) => read(one).kind === JOIN));
+  eve.send(message(WELCOME, "guest", "guest"));
+  await state(guest, "connected as guest");
+  await say(guest, "once more");
+  await becomes("confirmed", "not confirmed", "confirmed");
 });
 
 step("a refusal without end hides no button", async () => {
@@ -547,7 +839,7 @@ step("a refusal without end hides no button", async () => {
   eve.send(message(ERROR, "", "<b>y</b> ".repeat(400)));
   await shows(other, "#refusal", /<b>y<.b>/);
   await fits(other, "a long refusal");
-  equal(await covered(other, "#name", "#password", "#enter button", "#open-wire"), [], "covered by something");
+  equal(await covered(other, "#name", "#password", "#enter button", "#tab-wire"), [], "covered by something");
   await other.context().close();
   eve = before;
 });
@@ -565,10 +857,22 @@ step("a server that wants a password gets it, and the wire view hides it", async
   await guest.keyboard.type("open sesame");
   await guest.keyboard.press("Enter");
   equal(await login().then(({ sender, body }) => [sender, body]), ["guest", "open sesame"], "account and password");
+  // Until the server answers, the form is locked: what is typed there is not taken, so it can't be lost.
+  await shows(guest, "#join", "Checking the password …");
+  await state(guest, "connected, checking the password …");
+  await guest.keyboard.type(" hello everybody");
+  await guest.keyboard.press("Enter");
+  await guest.keyboard.press("Shift+Tab");
+  await guest.keyboard.type("x");
+  equal([await guest.inputValue("#name"), await guest.inputValue("#password"), await guest.isDisabled("#join"), await guest.getAttribute("#enter", "aria-busy")],
+    ["guest", "open sesame", true, "true"], "a locked form");
+  equal(eve.messages.map(read).filter((one) => one.kind === LOGIN).length, 1, "logins");
+  equal(await shown(guest, "#leave"), ["Cancel"], "the way out");
   const frame = guest.locator(".frame.sent").last();
   await until("dots", async () => (await frame.locator('.hex [data-field="body"]').textContent()) === Array(11).fill("••").join(" "));
   equal(await guest.evaluate(() => [document.body.innerText.includes("sesame"), JSON.stringify(records.map((one) => [...one.bytes ?? []])).includes("115,101,115,97,109,101")]),
     [false, false], "the password is on the page, or in the record");
+  equal(await guest.locator(".frame.sent .remark").count(), 1, "the remark about the hidden bytes");
   for (const why of ["wrong name or password", "too many attempts: try again in 4 s"]) {
     eve.send(message(ERROR, "", why));
     await shows(guest, "#refusal", why);
@@ -591,7 +895,7 @@ step("a server that wants a password gets it, and the wire view hides it", async
   eve.send(message(WELCOME, "guest", "guest"));
   await state(guest, "connected as guest");
   await guest.click("#leave");
-  equal(await guest.evaluate(() => secret), null, "the password after leaving");
+  equal(await guest.evaluate(() => password), null, "the password after leaving");
 });
 
 // --- the server of step 10 ---
@@ -626,7 +930,7 @@ const holds = (page, text) => page.evaluate(async (secret) => {
   const places = {
     elements: document.documentElement.outerHTML.replaceAll("&amp;", "&").replaceAll("&lt;", "<").replaceAll("&gt;", ">"),
     bytes: records.map((one) => [...one.bytes ?? []].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")).join(),
-    fields: [...document.querySelectorAll("input")].map((one) => one.value).join("\n"),
+    fields: [...document.querySelectorAll("input, textarea")].map((one) => one.value).join("\n"),
     title: document.title, address: location.href, history: JSON.stringify(history.state), cookie: document.cookie,
     storage: JSON.stringify([{ ...localStorage }, { ...sessionStorage }, await indexedDB.databases(), await globalThis.caches?.keys()]),
   };
@@ -643,12 +947,19 @@ step("10: who has an account is asked for the password; a wrong one is refused, 
   account("zoe", passwords.zoe);
   doors = await startSecure();
   [ann, bob] = [null, await open(`http://${doors.web}/`, { width: 360, height: 640 })];
-  await bob.click("#open-wire");
   equal(await bob.isVisible("#password"), false, "a field for a password that nobody wants yet");
-  await enter(bob, "bob");
+  await enter(bob, "ann"); // whose password takes the server a moment: it has as many rounds as adduser gives it
   await shows(bob, "#refusal", "This server wants a password.");
   equal(await focused(bob), "password", "where typing goes on");
   await logIn(bob, "open sesame");
+  await shows(bob, "#join", "Checking the password …");
+  await bob.keyboard.type("hello everybody");
+  equal([await bob.inputValue("#password"), await bob.isEditable("#name")], ["open sesame", false], "while the server checks, the form is locked");
+  await shows(bob, "#refusal", "wrong name or password");
+  equal([await bob.isEditable("#password"), await bob.isEditable("#name")], [true, true], "after a refusal the form is open");
+  await bob.fill("#name", "bob");
+  await logIn(bob, "open sesame");
+  await shows(bob, "#join", "Join");
   await shows(bob, "#refusal", "wrong name or password");
   equal([await bob.inputValue("#name"), await bob.inputValue("#password"), await focused(bob)], ["bob", "", "password"], "name, password, focus");
   equal([await bob.getAttribute("#name", "aria-invalid"), await bob.getAttribute("#password", "aria-invalid")], ["false", "true"], "the field that is wrong");
@@ -670,16 +981,17 @@ step("10: a page and a terminal chat through two doors", async () => {
 });
 
 step("10: the password is nowhere on the page, in no storage, and dots in the wire view", async () => {
+  await bob.click("#tab-wire");
   const login = bob.locator(".frame.sent", { hasText: "LOGIN" });
-  await until("both logins", async () => (await login.count()) === 2);
+  await until("all logins", async () => (await login.count()) === 3);
   const dots = (password) => Array(Buffer.byteLength(password)).fill("••").join(" ");
-  equal(await login.locator('.hex [data-field="body"]').allTextContents(), ["open sesame", passwords.bob].map(dots), "the bodies of LOGIN");
+  equal(await login.locator('.hex [data-field="body"]').allTextContents(), ["open sesame", "open sesame", passwords.bob].map(dots), "the bodies of LOGIN");
   await login.locator('.hex [data-field="body"]').last().hover();
   await shows(bob, "#explanation .value", "hidden: it is a password");
   for (const password of ["open sesame", passwords.bob]) equal(await holds(bob, password), [], "it is in");
   equal(await holds(bob, "hello from the page"), ["elements", "bytes"], "a text that is no secret is in");
   equal([...doors.program.said, ...doors.program.warned].filter((line) => /sesame|tr0ub/.test(line)), [], "what the server prints");
-  await bob.click("#close-wire");
+  await bob.click("#tab-chat");
 });
 
 step("10: three wrong passwords close the connection; the page and the account go on", async () => {
@@ -702,7 +1014,7 @@ step("10: three wrong passwords close the connection; the page and the account g
   equal(await holds(zoe, passwords.zoe), [], "the password is in");
   await zoe.click("#leave");
   await told(bob, "zoe left \\(left\\)");
-  equal(await zoe.evaluate(() => secret), null, "the password after leaving");
+  equal(await zoe.evaluate(() => password), null, "the password after leaving");
   await zoe.context().close();
 });
 

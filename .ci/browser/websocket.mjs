@@ -5,10 +5,11 @@ import { once } from "node:events";
 
 const accept = (key) => createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
 
-// One end of a connection. What comes is in `messages`, and its close code in `closed`.
+// One end of a connection. What comes is in `messages`, and its close code in `closed`. `received` is called with each.
 class End {
   messages = [];
   closed = null;
+  received = () => {};
   constructor(socket, head, masks) {
     Object.assign(this, { socket, masks, bytes: head });
     socket.on("data", (more) => { this.bytes = Buffer.concat([this.bytes, more]); this.#read(); });
@@ -27,8 +28,11 @@ class End {
       const [opcode, body] = [this.bytes[0] & 15, Buffer.from(this.bytes.subarray(at, at + length))];
       this.bytes = this.bytes.subarray(at + length);
       if (mask) for (let i = 0; i < length; i++) body[i] ^= mask[i % 4];
-      if (opcode < 3) this.messages.push(body);
-      else if (opcode === 9) this.send(body, 10);
+      if (opcode < 3) {
+        this.messages.push(body);
+        this.received(body);
+      }
+      if (opcode === 9) this.send(body, 10);
       else if (opcode === 8) {
         this.closed = length ? body.readUInt16BE(0) : 1005;
         this.send(body, 8);

@@ -2,6 +2,8 @@
 //! typed.
 //!
 //! Introduced by step 06. It has two threads, as in step 04.
+//!
+//! Lesson: [06_message_headers](../../../../../lessons/06_message_headers.md).
 
 use crate::chat::message::{Kind, MAX_BODY_BYTES, MAX_SENDER_BYTES, Message};
 use crate::cli::{self, Failure};

@@ -2,6 +2,8 @@
 //! them. Nothing is allocated or waited for by a length that is too long.
 //!
 //! Knows bytes and [`Read`], no sockets. Introduced by step 06.
+//!
+//! Lesson: [06_message_headers](../../../../../lessons/06_message_headers.md).
 
 use crate::chat::message::{HEADER_BYTES, Kind, MAGIC, MAX_BODY_BYTES};
 use crate::chat::message::{MAX_DATAGRAM_BODY_BYTES, MAX_SENDER_BYTES, Message, VERSION};

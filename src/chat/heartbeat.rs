@@ -11,6 +11,8 @@
 //!    |---------------|-----------------------------------|
 //!          Alive    Ping              Alive           Expired
 //! ```
+//!
+//! Lesson: [07_disconnects](../../../../../lessons/07_disconnects.md).
 
 use crate::cli::Args;
 use std::time::{Duration, Instant};

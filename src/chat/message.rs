@@ -25,6 +25,8 @@
 //! All integers are unsigned and big-endian: the byte with the highest value
 //! comes first. This is called "network byte order" (RFC 791, appendix B). Lengths
 //! count bytes, not characters.
+//!
+//! Lesson: [06_message_headers](../../../../../lessons/06_message_headers.md).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

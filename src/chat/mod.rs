@@ -15,6 +15,10 @@
 //! | [`server`] | a room with its listeners, and how it closes | 07 |
 //!
 //! A module uses only modules that are above it in this list.
+//!
+//! Lessons: [06_message_headers](../../../../lessons/06_message_headers.md),
+//! [07_disconnects](../../../../lessons/07_disconnects.md),
+//! [09_websocket_chat](../../../../lessons/09_websocket_chat.md).
 
 pub mod client;
 pub mod decode;

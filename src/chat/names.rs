@@ -1,6 +1,8 @@
 //! The names of the members of a room.
 //!
 //! Knows text, no sockets. Introduced by step 06.
+//!
+//! Lesson: [06_message_headers](../../../../../lessons/06_message_headers.md).
 
 use crate::chat::message::MAX_SENDER_BYTES;
 use crate::line::is_obeyed;

@@ -1,6 +1,8 @@
 //! A server with a room: its listeners, and how it closes.
 //!
 //! Introduced by step 07, and used by all later steps.
+//!
+//! Lesson: [07_disconnects](../../../../../lessons/07_disconnects.md).
 
 use crate::chat::room::{Room, Rules};
 use crate::chat::room_handle::{Event, LoginCheck, RoomHandle};
@@ -118,6 +120,12 @@ impl Server {
     /// The addresses that it listens on, in the order of the endpoints.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.acceptors.iter().map(|(address, _)| *address).collect()
+    }
+
+    /// The way to the room, for a thread of your own. The server stops only when
+    /// that thread has dropped it.
+    pub fn room(&self) -> RoomHandle {
+        self.room.clone()
     }
 
     /// Serves until it is asked to stop, and has said goodbye.

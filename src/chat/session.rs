@@ -4,6 +4,8 @@
 //! Introduced by step 06. Each client has a thread that reads from it and knows
 //! it alone. What the client says goes to the [room](crate::chat::room) as
 //! events.
+//!
+//! Lesson: [06_message_headers](../../../../../lessons/06_message_headers.md).
 
 use crate::chat::decode;
 use crate::chat::message::{Kind, Message};

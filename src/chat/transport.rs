@@ -3,6 +3,9 @@
 //! The room speaks in messages. What is different from one kind of connection
 //! to the other is here, so that the room need not know it. Introduced by step
 //! 06 (TCP) and step 09 (WebSocket).
+//!
+//! Lessons: [06_message_headers](../../../../../lessons/06_message_headers.md),
+//! [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use crate::chat::decode;
 use crate::chat::message::{Kind, Message};

@@ -2,6 +2,8 @@
 //! After the handshake it is a [session](crate::chat::session) like any other.
 //!
 //! Introduced by step 09.
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use crate::chat::message::{HEADER_BYTES, MAX_BODY_BYTES, MAX_SENDER_BYTES, Message};
 use crate::chat::room_handle::{DisconnectReason, RoomHandle};

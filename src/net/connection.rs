@@ -1,6 +1,8 @@
 //! A client's connection for two threads: one sends, the other receives.
 //!
 //! Introduced by step 04.
+//!
+//! Lesson: [04_chat_client](../../../../../lessons/04_chat_client.md).
 
 use crate::cli::{self, Failure};
 use crate::net::tcp::{connect_error, connection_error};

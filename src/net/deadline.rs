@@ -2,6 +2,8 @@
 //! arrive.
 //!
 //! Introduced by step 06.
+//!
+//! Lesson: [06_message_headers](../../../../../lessons/06_message_headers.md).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

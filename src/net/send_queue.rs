@@ -20,6 +20,8 @@
 //!
 //! Servers with more clients than threads ask the system which sockets are
 //! ready instead: look up `epoll`, `kqueue` and `IOCP`.
+//!
+//! Lesson: [05_threaded_server](../../../../../lessons/05_threaded_server.md).
 
 use crate::cli;
 use crate::net::deadline::{is_timeout, linger};

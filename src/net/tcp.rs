@@ -2,6 +2,9 @@
 //! that says what to try.
 //!
 //! Introduced by step 01 (a server) and step 03 (a client).
+//!
+//! Lessons: [01_bind_listen](../../../../../lessons/01_bind_listen.md),
+//! [03_client](../../../../../lessons/03_client.md).
 
 use crate::cli::{self, Failure};
 use std::io::{self, ErrorKind};

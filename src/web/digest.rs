@@ -6,6 +6,8 @@
 //! SHA-1 is broken for signatures, because an attacker can make two texts with
 //! the same digest. The handshake does not depend on that: the digest only
 //! shows that the server understands WebSocket (RFC 6455, section 10.8).
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 /// The SHA-1 digest of `message` (RFC 3174; FIPS 180-4).
 ///

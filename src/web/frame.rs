@@ -16,6 +16,8 @@
 //! | masking key (32 bits), if MASK is 1           |  payload ...  |
 //! +-----------------------------------------------+---------------+
 //! ```
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use std::io::{self, Read};
 

@@ -2,6 +2,8 @@
 //! (RFC 6455, section 4.2).
 //!
 //! Introduced by step 09.
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use crate::web::digest::{base64, from_base64, sha1};
 use crate::web::hosts::KnownHosts;

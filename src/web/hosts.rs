@@ -5,6 +5,8 @@
 //! owner of evil.example lets that name point to the address of this server.
 //! Then a browser sends `evil.example` as `Host` and as `Origin`, and the two
 //! are equal. Introduced by step 09.
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -3,6 +3,8 @@
 //!
 //! This module knows bytes and [`BufRead`], but no sockets. Introduced by step
 //! 09. The page that it serves is `src/web/page.html`.
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use crate::line::{LineRead, read_line};
 use std::borrow::Cow;

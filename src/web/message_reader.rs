@@ -7,6 +7,8 @@
 //! This module knows bytes and [`Read`], but no sockets and no chat. The
 //! [handshake](crate::web::handshake) comes before the first frame. Introduced
 //! by step 09.
+//!
+//! Lesson: [09_websocket_chat](../../../../../lessons/09_websocket_chat.md).
 
 use crate::web::frame::{Error, Header, INVALID_PAYLOAD, Opcode, is_valid_close_code, unmask};
 use std::io::{self, Read};

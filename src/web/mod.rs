@@ -10,6 +10,8 @@
 //! | [`digest`] | SHA-1 and base64 | RFC 3174, RFC 4648 |
 //!
 //! Each module uses only modules that come after it in this table.
+//!
+//! Lesson: [09_websocket_chat](../../../../lessons/09_websocket_chat.md).
 
 pub mod digest;
 pub mod frame;

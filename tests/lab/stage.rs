@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 /// The ports of the lessons. On a stage each is one that is free here.
 const PORTS: [&str; 4] = ["12345", "12346", "8080", "8443"];
@@ -254,7 +255,7 @@ impl Terminal {
     }
 
     fn next_line(&mut self) -> String {
-        let line = text(self.screen.line());
+        let line = text(self.screen.line_within(LINE_TIME));
         // The line end that is typed after a password is not shown.
         if std::mem::take(&mut self.asked) && line == "\n" { self.next_line() } else { line }
     }
@@ -273,6 +274,10 @@ impl Terminal {
         }
     }
 }
+
+/// How long a line may take. Some programs hash a password first, and all
+/// lessons are played at the same time.
+const LINE_TIME: Duration = Duration::from_secs(60);
 
 /// What has come, as text.
 fn text(next: Next) -> String {
