@@ -95,22 +95,39 @@ fn each_program_names_its_lesson_and_the_lesson_links_to_it() {
 }
 
 #[test]
-fn each_word_of_the_glossary_is_in_the_lesson_that_it_names() {
+fn each_word_of_the_glossary_names_the_lesson_that_introduces_it() {
     let glossary = read("lessons/glossary.md");
     let entries = glossary.lines().filter_map(|line| line.strip_prefix("- **"));
+    let lessons = lessons();
     let mut last = String::new();
     let mut count = 0;
     for entry in entries {
         let (word, text) = entry.split_once("**: ").unwrap_or_else(|| panic!("{entry}: no text"));
-        let lesson = text.rsplit("](").next().unwrap().trim_end_matches(')');
-        let prose = prose(&read(Path::new("lessons").join(lesson))).to_lowercase();
+        let named = text.rsplit("](").next().unwrap().trim_end_matches(')');
         let lower = word.to_lowercase();
-        assert!(prose.contains(&lower), "{lesson} has no \"{word}\"");
+        let (_, prose) = lessons.iter().find(|(file, _)| file == named).unwrap();
+        assert!(prose.contains(&lower), "{named} has no \"{word}\"");
+        // A word in bold or in italics is new there.
+        let is_new =
+            |prose: &str| ["*", "**"].iter().any(|mark| prose.contains(&format!(" {mark}{lower}")));
+        if let Some((first, _)) = lessons.iter().find(|(_, prose)| is_new(prose)) {
+            assert_eq!(first, named, "the lesson that introduces \"{word}\"");
+        }
         assert!(last <= lower, "the glossary has \"{word}\" after \"{last}\"");
         last = lower;
         count += 1;
     }
     assert!(count > 50, "entries are looked for in the wrong way: {count} found");
+}
+
+/// The names of the lessons, and what is written in them, in lower case.
+fn lessons() -> Vec<(String, String)> {
+    let files = files("lessons", "md").into_iter().filter_map(|path| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let is_lesson = name.starts_with(|c: char| c.is_ascii_digit());
+        is_lesson.then(|| (name, prose(&read(path)).to_lowercase()))
+    });
+    files.collect()
 }
 
 /// A page without its blocks of code, and with a space for each line end.
