@@ -20,10 +20,13 @@
 mod accounts;
 mod accounts_file;
 mod certificates;
+mod cluster;
 mod files;
+mod link;
 mod login;
 mod login_names;
 mod login_order;
+mod nats;
 mod password;
 mod password_hash;
 mod pbkdf2;
@@ -55,6 +58,8 @@ const USAGE: &str = "\
 usage: 10_secure_chat serve [ADDRESS] [--web ADDRESS] [--accounts FILE]
                             [--host NAME]
                             [--tls DIR [--tls-chat ADDRESS] [--tls-web ADDRESS]]
+                            [--nats ADDRESS [--nats-ca FILE]
+                             [--nats-heartbeat-ms N]]
        10_secure_chat join NAME [ADDRESS] [--ca FILE]
        10_secure_chat adduser NAME [--accounts FILE]
        10_secure_chat certs DIR
@@ -75,6 +80,10 @@ usage: 10_secure_chat serve [ADDRESS] [--web ADDRESS] [--accounts FILE]
                        (ulimit -n) they take about 500 clients
   --tls-chat ADDRESS   for terminals, 127.0.0.1:12346 if not given
   --tls-web ADDRESS    for browsers, 127.0.0.1:8443 if not given
+  --nats ADDRESS       one room with other servers, through the NATS server there
+  --nats-ca FILE       reach NATS by TLS: the authority in FILE has signed it
+  --nats-heartbeat-ms N  how often a server tells the others who is here, 50 to
+                       3600000 milliseconds, 3000 if not given
   --ca FILE            join by TLS (then ADDRESS is 127.0.0.1:12346 if not
                        given) a server that the authority in FILE has signed";
 
@@ -104,6 +113,7 @@ fn serve(mut args: Args) -> Result<(), Failure> {
     let accounts = accounts_path(&mut args);
     let host = args.host();
     let tls = tls_options(&mut args);
+    let nats = nats_options(&mut args);
     let address = args.address("127.0.0.1:12345");
     args.finish();
 
@@ -121,6 +131,9 @@ fn serve(mut args: Args) -> Result<(), Failure> {
         Ok::<_, Failure>((Certificate::find(options.directory.as_ref())?, outside))
     });
     let tls = tls.transpose()?;
+    if let Some(link::Options { address, ca: None, .. }) = &nats {
+        check_nats_address(address)?;
+    }
 
     let rules = Rules { limit: MAX_CLIENTS, heartbeat: HEARTBEAT };
     let logins = Arc::new(LoginQueue::new(file));
@@ -137,6 +150,9 @@ fn serve(mut args: Args) -> Result<(), Failure> {
         Ok::<_, Failure>(listeners)
     });
     let tls = tls.transpose()?;
+    if let Some(options) = nats {
+        link::open(options, server.room())?;
+    }
 
     server.wait_for_stop();
     // The server waits for all sessions, so none may wait for its turn.
@@ -160,6 +176,33 @@ fn tls_options(args: &mut Args) -> Option<TlsOptions> {
     let chat = args.address_of("--tls-chat", "127.0.0.1:12346");
     let web = args.address_of("--tls-web", "127.0.0.1:8443");
     Some(TlsOptions { directory, chat, web })
+}
+
+/// Takes the options about NATS. None: there is no `--nats`.
+fn nats_options(args: &mut Args) -> Option<link::Options> {
+    let ca = args.value("--nats-ca", "the file of an authority's certificate").map(PathBuf::from);
+    let interval = args.number("--nats-heartbeat-ms", 50..=3_600_000, 3000);
+    let heartbeat = Duration::from_millis(interval as u64);
+    let address = args.address_of("--nats", "");
+    if address.is_empty() {
+        if ca.is_some() {
+            args.refuse("--nats-ca needs --nats ADDRESS, too: NATS is there");
+        }
+        return None;
+    }
+    Some(link::Options { address, ca, heartbeat })
+}
+
+/// Refuses a NATS server that can't be reached without crossing the network.
+fn check_nats_address(address: &str) -> Result<(), Failure> {
+    // A name that is unknown now may be known later: that is tried again.
+    let is_far = |all: Vec<_>| all.iter().any(|one: &std::net::SocketAddr| !one.ip().is_loopback());
+    if address.to_socket_addrs().is_ok_and(|all| is_far(all.collect())) {
+        return Err(Failure::new(format!(
+            "cannot use NATS at {address} without TLS: what is said would cross the network without encryption. Use TLS: --nats-ca FILE"
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses an address that other machines can reach.

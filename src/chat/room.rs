@@ -10,19 +10,21 @@
 //! Lessons: [06_message_headers](../../../../../lessons/06_message_headers.md),
 //! [07_disconnects](../../../../../lessons/07_disconnects.md).
 
-use crate::chat::heartbeat::{Check, Pulse};
+use crate::chat::heartbeat::Pulse;
 use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};
 use crate::chat::names::Names;
-use crate::chat::room_handle::{DisconnectReason, Event, RoomHandle};
+use crate::chat::room_handle::{DisconnectReason, Event, Relay, Remote, RoomHandle};
 use crate::chat::transport::Transport;
 use crate::net::send_queue::{Batch, SendQueue};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+mod timers;
 
 /// The most clients at once. Each has a thread, and a process on Linux can have
 /// some 16,000 (see `MAX_WRITERS` in [`send_queue`](crate::net::send_queue)).
@@ -34,13 +36,6 @@ const MAX_EVENTS: usize = 1024;
 
 /// A batch of this many bytes is sent before more events are handled.
 const BATCH_BYTES: usize = 64 * 1024;
-
-/// How long a client may take to join.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A client that has not joined keeps its seat for this time even if the room
-/// is full.
-const JOIN_GRACE: Duration = Duration::from_secs(10);
 
 /// When the room stops: it goes on until no reader has handed over anything
 /// for the first time span, but at most for the second one.
@@ -77,6 +72,10 @@ pub struct Room {
     next_check: Option<Instant>,
     /// Whether the room was told to stop.
     stopping: bool,
+    /// Who tells other servers what happens here. None: there are none.
+    relay: Option<Box<Relay>>,
+    /// The names of the members of other servers. They are in `names`, too.
+    remote: HashSet<String>,
 }
 
 /// A connection that has a seat in the room.
@@ -89,20 +88,13 @@ struct Client {
     pulse: Pulse,
 }
 
-impl Client {
-    /// When it has to be checked at the latest.
-    fn due(&self, heartbeat: Duration) -> Instant {
-        let pulse = self.pulse.due(heartbeat);
-        if self.name.is_some() { pulse } else { pulse.min(self.connected + JOIN_TIMEOUT) }
-    }
-}
-
 impl Default for Room {
     /// The room of step 06: up to [`MAX_CLIENTS`] clients, which may be silent
     /// for ever, and leave without a reason.
     fn default() -> Room {
-        let (clients, names, batches) = Default::default();
-        Room { rules: None, clients, names, batches, next_check: None, stopping: false }
+        let (clients, names, batches, remote) = Default::default();
+        let (rules, next_check, relay) = (None, None, None);
+        Room { rules, clients, names, batches, next_check, stopping: false, relay, remote }
     }
 }
 
@@ -172,6 +164,40 @@ impl Room {
             Event::SignOfLife(id) => drop(self.heard_from(id)),
             Event::Left { id, reason, last_bytes } => self.end(id, reason, &last_bytes),
             Event::Stop => self.stopping = true,
+            Event::Linked(relay) => {
+                for name in self.clients.values().filter_map(|client| client.name.as_deref()) {
+                    relay(&Message::new(Kind::Join, name, "").to_bytes());
+                }
+                self.relay = Some(relay);
+            }
+            Event::Remote(remote) => self.handle_remote(remote),
+        }
+    }
+
+    /// Handles what other servers tell.
+    fn handle_remote(&mut self, event: Remote) {
+        match event {
+            Remote::Joined(name) => {
+                if self.names.reserve(&name).is_ok() {
+                    self.show(&Message::new(Kind::Join, &name, "").to_bytes());
+                    self.remote.insert(name);
+                }
+            }
+            Remote::Left(name, why) => {
+                if self.remote.remove(&name) {
+                    self.names.free(&name);
+                    self.show(&Message::new(Kind::Leave, &name, &why).to_bytes());
+                }
+            }
+            Remote::Said(messages) => self.show(&messages),
+            Remote::Expel(name) => {
+                let mut clients = self.clients.iter();
+                let found = clients.find(|(_, client)| client.name.as_deref() == Some(&name));
+                let Some((&id, client)) = found else { return };
+                let error = Message::error("already here: you came in earlier on another server");
+                let error = client.transport.encode(&error).into_owned();
+                self.end(id, DisconnectReason::AlreadyHere, &error);
+            }
         }
     }
 
@@ -206,19 +232,6 @@ impl Room {
         Ok(())
     }
 
-    /// Takes the seat of the oldest client that has not joined, if it had time
-    /// to do so.
-    fn free_a_seat(&mut self) -> bool {
-        let mut unjoined = self.clients.iter().filter(|(_, client)| client.name.is_none());
-        let oldest = unjoined.next().map(|(&id, client)| (id, client.connected.elapsed()));
-        let Some((id, time)) = oldest else { return false };
-        let gives_way = self.rules.is_some() && time >= JOIN_GRACE;
-        if gives_way {
-            self.end_unjoined(id, "the room is full, and others want to join");
-        }
-        gives_way
-    }
-
     /// Gives a name to a client, and tells the others; or says why not.
     fn join(&mut self, id: u64, name: String) -> Result<(), String> {
         if self.heard_from(id).is_none() {
@@ -236,8 +249,16 @@ impl Room {
         Ok(())
     }
 
-    /// Adds messages to the batch of each transport.
+    /// Tells all members what has happened here: those of other servers, too.
     fn broadcast(&mut self, messages: &[u8]) {
+        if let Some(relay) = &self.relay {
+            relay(messages);
+        }
+        self.show(messages);
+    }
+
+    /// Adds messages to the batch of each transport.
+    fn show(&mut self, messages: &[u8]) {
         for (transport, batch) in &mut self.batches {
             batch.push(&transport.encode(messages));
         }
@@ -252,7 +273,8 @@ impl Room {
             // Its reader still waits, and has to wake up.
             DisconnectReason::TimedOut
             | DisconnectReason::TooSlow
-            | DisconnectReason::NotJoined => {
+            | DisconnectReason::NotJoined
+            | DisconnectReason::AlreadyHere => {
                 let _ = client.queue.flush(batch);
                 client.queue.close();
             }
@@ -263,13 +285,6 @@ impl Room {
             let why = if self.rules.is_some() { reason.text() } else { "left" };
             self.broadcast(&Message::new(Kind::Leave, &name, why).to_bytes());
         }
-    }
-
-    /// Ends a client that has not joined, and tells it why.
-    fn end_unjoined(&mut self, id: u64, why: &str) {
-        let Some(client) = self.clients.get(&id) else { return };
-        let error = client.transport.encode(&Message::error(why)).into_owned();
-        self.end(id, DisconnectReason::NotJoined, &error);
     }
 
     /// Sends all clients what is new, and ends those that are too slow for it.
@@ -292,43 +307,6 @@ impl Room {
         }
     }
 
-    /// Asks silent clients for a sign of life, and ends those whose time is over.
-    fn check_timers(&mut self) {
-        let now = Instant::now();
-        let (Some(rules), Some(planned)) = (&self.rules, self.next_check) else { return };
-        let Some(late) = now.checked_duration_since(planned) else { return };
-        let heartbeat = rules.heartbeat;
-        // Nobody who comes or gives a sign of life later is due before this.
-        let mut next_check = now + heartbeat.min(JOIN_TIMEOUT);
-        let (mut expired, mut unjoined) = (Vec::new(), Vec::new());
-        for (&id, client) in &mut self.clients {
-            match client.pulse.check(now, heartbeat, late) {
-                Check::Alive => {}
-                Check::Ping => {
-                    let batch = &self.batches[&client.transport];
-                    client.queue.push(batch, &client.transport.ping());
-                }
-                Check::Expired => {
-                    expired.push(id);
-                    continue;
-                }
-            }
-            if client.name.is_none() && client.connected + JOIN_TIMEOUT <= now {
-                unjoined.push(id);
-                continue;
-            }
-            next_check = next_check.min(client.due(heartbeat));
-        }
-        self.next_check = Some(next_check).filter(|_| !self.clients.is_empty());
-        for id in expired {
-            self.end(id, DisconnectReason::TimedOut, b"");
-        }
-        for id in unjoined {
-            let seconds = JOIN_TIMEOUT.as_secs();
-            self.end_unjoined(id, &format!("you did not join within {seconds} seconds"));
-        }
-    }
-
     /// Says goodbye to everybody, after all that was said before.
     fn stop(mut self, inbox: &Receiver<Event>) {
         // What the readers have read already is on its way here.
@@ -343,6 +321,8 @@ impl Room {
             client.queue.push(batch, &client.transport.goodbye());
             client.queue.finish(batch);
         }
+        // This ends the thread that talks to other servers (step 10).
+        self.relay = None;
         // The clients close, and their readers end. Each reader has a sender of
         // this channel: when all have ended, it is disconnected. What comes
         // until then is too late.

@@ -1,7 +1,8 @@
 //! How the threads of the clients talk to the room: the events that they send
 //! it, and the answers that they wait for.
 //!
-//! Introduced by step 06; the reasons by step 07; the login by step 10.
+//! Introduced by step 06; the reasons by step 07; the login and the other
+//! servers by step 10.
 //!
 //! Lessons: [06_message_headers](../../../../../lessons/06_message_headers.md),
 //! [07_disconnects](../../../../../lessons/07_disconnects.md),
@@ -12,8 +13,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
 
-/// What the room learns. Each event but [`Stop`](Event::Stop) concerns the
-/// client with that id.
+/// What the room learns. Each event with an id concerns the client with that id.
 pub enum Event {
     /// The client has connected. The answer tells its reader that there is a
     /// seat for it, or why there is none.
@@ -54,6 +54,31 @@ pub enum Event {
     },
     /// The room has to say goodbye to everybody and stop.
     Stop,
+    /// There are other servers that share this room: see [`Relay`].
+    Linked(Box<Relay>),
+    /// Something about the members of other servers.
+    Remote(Remote),
+}
+
+/// What the members here say, and who joins and leaves here, goes to this
+/// function too: whole JOIN, TEXT and LEAVE messages, in the order in which all
+/// members see them. It is called by the room's thread, so it must not wait. It
+/// is dropped when the room stops.
+pub type Relay = dyn Fn(&[u8]) + Send;
+
+/// What other servers tell the room. None of it goes to the [`Relay`].
+pub enum Remote {
+    /// A member of another server has this name. If the name is taken, nothing
+    /// happens.
+    Joined(String),
+    /// The member of another server with this name has left, and why. If no
+    /// member of another server has the name, nothing happens.
+    Left(String, String),
+    /// Whole messages for all members here.
+    Said(Vec<u8>),
+    /// The member here with this name, if there is one, has to leave: another
+    /// server let somebody in under the same name, and that was earlier.
+    Expel(String),
 }
 
 /// Why a client is disconnected.
@@ -73,11 +98,13 @@ pub enum DisconnectReason {
     NotJoined,
     /// It has failed to log in too often.
     LoginFailed,
+    /// A member of another server came in earlier, under the same name.
+    AlreadyHere,
 }
 
 impl DisconnectReason {
-    /// What the others are told. (A client that has not joined, as with the
-    /// last two, is not announced.)
+    /// What the others are told. (A client that has not joined is not
+    /// announced.)
     pub fn text(self) -> &'static str {
         match self {
             DisconnectReason::Left => "left",
@@ -87,6 +114,7 @@ impl DisconnectReason {
             DisconnectReason::TooSlow => "too slow",
             DisconnectReason::NotJoined => "not joined",
             DisconnectReason::LoginFailed => "login failed",
+            DisconnectReason::AlreadyHere => "already here",
         }
     }
 }

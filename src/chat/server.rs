@@ -122,6 +122,12 @@ impl Server {
         self.acceptors.iter().map(|(address, _)| *address).collect()
     }
 
+    /// The way to the room, for a thread of your own. The server stops only when
+    /// that thread has dropped it.
+    pub fn room(&self) -> RoomHandle {
+        self.room.clone()
+    }
+
     /// Serves until it is asked to stop, and has said goodbye.
     ///
     /// # Errors

@@ -1,21 +1,28 @@
 //! The build script of this package. Two tests of step 10 need `openssl` and
-//! `stunnel`. Where one of these is missing, `no_tls` is set, and the tests are
-//! shown as ignored: a test can't decide that when it runs.
+//! `stunnel`, and those of several servers `nats-server`. Where one of these is
+//! missing, `no_tls` or `no_nats` is set, and the tests are shown as ignored: a
+//! test can't decide that when it runs.
 
 use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(no_tls)");
+    println!("cargo::rustc-check-cfg=cfg(no_tls, no_nats)");
     println!("cargo::rerun-if-changed=tests/lab/no_tls.rs");
     println!("cargo::rerun-if-env-changed=PATH");
-    let folders: Vec<PathBuf> =
-        env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian has `nats-server` in a folder that only administrators look into.
+    let folders: Vec<PathBuf> = env::split_paths(&path).chain(["/usr/sbin".into()]).collect();
     let has = |tool: &str| folders.iter().any(|folder| folder.join(tool).is_file());
-    if cfg!(unix) && has("openssl") && has("stunnel") {
+    let (tls, nats) = (has("openssl") && has("stunnel"), has("nats-server"));
+    for (is_missing, name) in [(!tls, "no_tls"), (!nats, "no_nats")] {
+        if cfg!(not(unix)) || is_missing {
+            println!("cargo::rustc-cfg={name}");
+        }
+    }
+    if tls && nats {
         return;
     }
-    println!("cargo::rustc-cfg=no_tls");
     // When a tool is installed, one of these folders changes.
     for folder in folders.iter().filter(|folder| folder.is_dir()) {
         println!("cargo::rerun-if-changed={}", folder.display());
