@@ -134,3 +134,24 @@ fn lessons() -> Vec<(String, String)> {
 fn prose(page: &str) -> String {
     page.split("\n```").step_by(2).collect::<String>().replace('\n', " ")
 }
+/// The number with which a text begins.
+fn number(text: &str) -> Option<u32> {
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[test]
+fn the_minutes_of_a_lesson_are_the_same_on_all_pages() {
+    let (way, teaching) = (read("lessons/README.md"), read("lessons/teaching.md"));
+    for (name, _) in lessons() {
+        let text = read(format!("lessons/{name}"));
+        let title = text.lines().next().unwrap().trim_start_matches("# ");
+        let minutes = number(text.split_once("**Time:** ").unwrap().1);
+        // A row has: the lesson, what you will have, the minutes, the points.
+        let row = way.lines().find_map(|row| row.strip_prefix(&format!("| [{title}]({name}) | ")));
+        let row = row.unwrap_or_else(|| panic!("lessons/README.md has no row for {title}"));
+        assert_eq!(row.split_once(" | ").and_then(|(_, r)| number(r)), minutes, "{title}");
+        let row = teaching.lines().find_map(|row| row.strip_prefix(&format!("| {title} | ")));
+        let row = row.unwrap_or_else(|| panic!("lessons/teaching.md has no row for {title}"));
+        assert_eq!(number(row), minutes, "{title}");
+    }
+}
