@@ -95,17 +95,24 @@ fn each_program_names_its_lesson_and_the_lesson_links_to_it() {
 }
 
 #[test]
-fn each_word_of_the_glossary_is_in_the_lesson_that_it_names() {
+fn each_word_of_the_glossary_names_the_lesson_that_introduces_it() {
     let glossary = read("lessons/glossary.md");
     let entries = glossary.lines().filter_map(|line| line.strip_prefix("- **"));
+    let lessons = lessons();
     let mut last = String::new();
     let mut count = 0;
     for entry in entries {
         let (word, text) = entry.split_once("**: ").unwrap_or_else(|| panic!("{entry}: no text"));
-        let lesson = text.rsplit("](").next().unwrap().trim_end_matches(')');
-        let prose = prose(&read(Path::new("lessons").join(lesson))).to_lowercase();
+        let named = text.rsplit("](").next().unwrap().trim_end_matches(')');
         let lower = word.to_lowercase();
-        assert!(prose.contains(&lower), "{lesson} has no \"{word}\"");
+        let (_, prose) = lessons.iter().find(|(file, _)| file == named).unwrap();
+        assert!(prose.contains(&lower), "{named} has no \"{word}\"");
+        // A word in bold or in italics is new there.
+        let is_new =
+            |prose: &str| ["*", "**"].iter().any(|mark| prose.contains(&format!(" {mark}{lower}")));
+        if let Some((first, _)) = lessons.iter().find(|(_, prose)| is_new(prose)) {
+            assert_eq!(first, named, "the lesson that introduces \"{word}\"");
+        }
         assert!(last <= lower, "the glossary has \"{word}\" after \"{last}\"");
         last = lower;
         count += 1;
@@ -113,7 +120,39 @@ fn each_word_of_the_glossary_is_in_the_lesson_that_it_names() {
     assert!(count > 50, "entries are looked for in the wrong way: {count} found");
 }
 
+/// The names of the lessons, and what is written in them, in lower case.
+fn lessons() -> Vec<(String, String)> {
+    let files = files("lessons", "md").into_iter().filter_map(|path| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let is_lesson = name.starts_with(|c: char| c.is_ascii_digit());
+        is_lesson.then(|| (name, prose(&read(path)).to_lowercase()))
+    });
+    files.collect()
+}
+
 /// A page without its blocks of code, and with a space for each line end.
 fn prose(page: &str) -> String {
     page.split("\n```").step_by(2).collect::<String>().replace('\n', " ")
+}
+/// The number with which a text begins.
+fn number(text: &str) -> Option<u32> {
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[test]
+fn the_minutes_of_a_lesson_are_the_same_on_all_pages() {
+    let (way, teaching) = (read("lessons/README.md"), read("lessons/teaching.md"));
+    for (name, _) in lessons() {
+        let text = read(format!("lessons/{name}"));
+        let title = text.lines().next().unwrap().trim_start_matches("# ");
+        let Some((_, time)) = text.split_once("**Time:** ") else { continue };
+        let minutes = number(time);
+        // A row has: the lesson, what you will have, the minutes, the points.
+        let row = way.lines().find_map(|row| row.strip_prefix(&format!("| [{title}]({name}) | ")));
+        let row = row.unwrap_or_else(|| panic!("lessons/README.md has no row for {title}"));
+        assert_eq!(row.split_once(" | ").and_then(|(_, r)| number(r)), minutes, "{title}");
+        let row = teaching.lines().find_map(|row| row.strip_prefix(&format!("| {title} | ")));
+        let row = row.unwrap_or_else(|| panic!("lessons/teaching.md has no row for {title}"));
+        assert_eq!(number(row), minutes, "{title}");
+    }
 }

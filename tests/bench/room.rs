@@ -8,9 +8,13 @@
 //! at the bytes. All run in turn, several times: trust the ratios, since a
 //! machine's speed drifts.
 //!
-//! `cargo bench -- --short` only shows that it runs.
+//! `cargo bench -- --short` only shows that it runs. `cargo bench -- --figure`
+//! measures again what the picture in lesson 5 shows, and draws it.
 
 #![allow(missing_docs, clippy::cast_precision_loss)]
+
+mod figure;
+mod servers;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -78,7 +82,13 @@ const WELCOME: u8 = 7;
 const CHALLENGE: u8 = 9;
 
 fn main() -> io::Result<()> {
-    let short = std::env::args().any(|a| a == "--short");
+    let has = |option: &str| std::env::args().any(|argument| argument == option);
+    if has("--locked-list") {
+        // This is a process that the figure needs.
+        println!("listening on {}", locked_list()?);
+        return io::copy(&mut io::stdin(), &mut io::sink()).map(drop);
+    }
+    let short = has("--short");
     let (rounds, time) = if short { (1, 50) } else { (3, 400) };
     let time = Duration::from_millis(time);
 
@@ -86,6 +96,9 @@ fn main() -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     Command::new(cargo).args(["build", "--quiet", "--release", "--examples"]).status()?;
 
+    if has("--figure") {
+        return figure::draw(time);
+    }
     println!(
         "deliveries/s (a delivery: one line of {LINE_BYTES} bytes at one client), median of {rounds}"
     );
@@ -146,7 +159,7 @@ fn main() -> io::Result<()> {
         let (p50, p99) = latency(address.expect("one of the two"), if short { 10 } else { 200 })?;
         println!("{name:>12} {p50:>8} {p99:>8}");
     }
-    Ok(())
+    servers::measure(rounds, time)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -163,12 +176,17 @@ struct Room {
 impl Room {
     /// Starts an example.
     fn start(name: &str, words: &[&str]) -> io::Result<Room> {
+        Room::start_with(name, words, &[])
+    }
+
+    /// The same with options after the address.
+    fn start_with(name: &str, words: &[&str], options: &[&str]) -> io::Result<Room> {
         // .../target/release/deps/bench-0123456789abcdef
         let bench = std::env::current_exe()?;
         let target: PathBuf = bench.ancestors().nth(2).expect("cargo's folders").into();
         let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         let program = target.join("examples").join(&name);
-        Room::run(Command::new(program).args(words).arg("127.0.0.1:0"))
+        Room::run(Command::new(program).args(words).arg("127.0.0.1:0").args(options))
     }
 
     /// The obvious way to pass on datagrams.
@@ -241,10 +259,19 @@ fn throughput(
     language: Language,
     line_bytes: usize,
 ) -> io::Result<f64> {
-    let each = line_bytes as u64;
+    talk(crowd(address, clients, language)?, time, language, line_bytes)
+}
+
+/// The same for clients that are in already.
+fn talk(
+    streams: Vec<TcpStream>,
+    time: Duration,
+    language: Language,
+    line_bytes: usize,
+) -> io::Result<f64> {
+    let (each, clients) = (line_bytes as u64, streams.len());
     let senders = clients.min(SENDERS);
-    let streams: Vec<Arc<TcpStream>> =
-        crowd(address, clients, language)?.into_iter().map(Arc::new).collect();
+    let streams: Vec<Arc<TcpStream>> = streams.into_iter().map(Arc::new).collect();
     let arrived = Arc::new(AtomicU64::new(0));
     let until = Instant::now() + time;
     let mut threads = Vec::new();

@@ -26,7 +26,7 @@ mod still;
 use draw::Drawing;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "lessons/figures";
 
@@ -92,11 +92,15 @@ fn pictures_show_what_the_programs_do() {
     pages_show_pictures_as_text_too();
 }
 
+/// The pages on which pictures may be.
+fn pages() -> impl Iterator<Item = PathBuf> {
+    let lessons = fs::read_dir("lessons").unwrap().map(|entry| entry.unwrap().path());
+    lessons.filter(|path| path.extension().is_some_and(|e| e == "md")).chain(["README.md".into()])
+}
+
 /// Below each picture a page has the same picture as text, in a fold.
 fn pages_show_pictures_as_text_too() {
-    let lessons = fs::read_dir("lessons").unwrap().map(|entry| entry.unwrap().path());
-    let pages = lessons.filter(|path| path.extension().is_some_and(|e| e == "md"));
-    for page in pages.chain(["README.md".into()]) {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         let right = with_folds(&text);
         if renew() {
@@ -132,10 +136,15 @@ fn with_folds(page: &str) -> String {
 }
 
 #[test]
-fn each_picture_has_its_place_and_no_file_is_left_over() {
+fn each_picture_is_shown_on_a_page_and_no_file_is_left_over() {
     let known: BTreeSet<String> = FIGURES.iter().map(|(name, _)| (*name).to_string()).collect();
     let files = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path());
-    let stems = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
-    let kept: BTreeSet<String> = files.map(|path| stems(&path)).collect();
+    let stem = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let kept: BTreeSet<String> = files.map(|path| stem(&path)).collect();
     assert_eq!(kept, known);
+    let pages: Vec<String> = pages().map(|page| fs::read_to_string(page).unwrap()).collect();
+    for name in known {
+        let is_shown = pages.iter().any(|page| page.contains(&format!("figures/{name}.svg)")));
+        assert!(is_shown, "no page shows {name}");
+    }
 }
