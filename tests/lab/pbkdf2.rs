@@ -5,6 +5,8 @@
 //! There every call counts, so words are kept in `u64`, whose sums need no
 //! `wrapping_add`, and the inner loops call nothing.
 
+use std::time::Instant;
+
 /// The bits of a word.
 const WORD: u64 = 0xffff_ffff;
 
@@ -98,8 +100,8 @@ fn words(block: &[u8]) -> [u64; 16] {
     })
 }
 
-/// The hash of a password, as an account has it.
-pub fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32) -> Vec<u8> {
+/// The hash of a password, as an account has it; empty if it takes too long.
+pub fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32, until: Instant) -> Vec<u8> {
     let numbers = Numbers::new();
     let as_bytes = |state: State| -> Vec<u8> {
         state.iter().flat_map(|word| word.to_be_bytes()[4..].to_vec()).collect()
@@ -124,7 +126,10 @@ pub fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32) -> Vec<u8> {
     // always the same.
     let mut block = [0; 16];
     (block[8], block[15]) = (0x8000_0000, (64 + 32) * 8);
-    for _ in 1..rounds {
+    for round in 1..rounds {
+        if round % 4096 == 0 && Instant::now() > until {
+            return Vec::new();
+        }
         block[..8].copy_from_slice(&last);
         let hash = numbers.compress(&inner, &block);
         block[..8].copy_from_slice(&hash);
