@@ -507,13 +507,21 @@ fn the_client_comes_back() {
     let mock_server = MockServer::open(&story, "127.0.0.1:0");
     let arguments = ["join", "ann", &mock_server.address, "--reconnect"];
     let client = story.client_with("07_disconnects", &arguments);
-    let server = mock_server.admits("ann");
+    // When a message shows that came after the WELCOME, the client is in.
+    let admits = || {
+        let server = mock_server.admits("ann");
+        client.screen.expect_line("* welcome, ann (here: ann)");
+        server.say(&join("bob").at(now()));
+        client.screen.expect_line("* bob joined");
+        server
+    };
+    let server = admits();
     client.types("one\n");
     server.gets(&text(1, "one"));
     drop(server);
-    let server = mock_server.admits("ann");
-    client.types("two\n");
     story.because("the numbers go on: they are the sender's, not the connection's");
+    let server = admits();
+    client.types("two\n");
     server.gets(&text(2, "two"));
     drop(server);
 
@@ -521,8 +529,9 @@ fn the_client_comes_back() {
     let server = mock_server.visited();
     server.gets_next(&join("ann"));
     server.say(&error("the name ann is taken: choose another"));
+    client.screen.expect_line("! the name ann is taken: choose another");
     drop(server);
-    let server = mock_server.admits("ann");
+    let server = admits();
     client.types("three\n");
     server.gets(&text(3, "three"));
 
