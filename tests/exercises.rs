@@ -287,33 +287,33 @@ fn who_is_here() {
     let server = story.serve("05_threaded_server", &["127.0.0.1:0"]);
     let [ann, bob, eve] = gather(&server, ["ann", "bob", "eve"]);
     ann.send("/who\n");
-    ann.hear("* 3 here: guest-1, guest-2, guest-3");
+    ann.gets_line("* 3 here: guest-1, guest-2, guest-3");
     bob.leave();
-    eve.hear("* guest-2 left (2 here)");
-    ann.hear("* guest-2 left (2 here)");
+    eve.gets_line("* guest-2 left (2 here)");
+    ann.gets_line("* guest-2 left (2 here)");
 
     story.because("the answer comes in its place: after what was said before it, also if all of it came with one read");
     ann.send("one\n/who\ntwo\n");
-    ann.hear("* 2 here: guest-1, guest-3");
+    ann.gets_line("* 2 here: guest-1, guest-3");
     story.because("nobody else gets the question or the answer");
-    eve.hear("guest-1: one");
-    eve.hear("guest-1: two");
+    eve.gets_line("guest-1: one");
+    eve.gets_line("guest-1: two");
     story.because("only the whole line is the command");
     ann.send("/whoever\n");
-    eve.hear("guest-1: /whoever");
+    eve.gets_line("guest-1: /whoever");
 
     story.because("an answer of any length to five bytes is a weapon: it needs a limit");
     let others: Vec<_> = (4..=22).map(|_| server.connect("zed")).collect();
     for (zed, number) in others.iter().zip(4..) {
-        zed.hear(&format!("* welcome, guest-{number} ({} here)", number - 1));
+        zed.gets_line(&format!("* welcome, guest-{number} ({} here)", number - 1));
         for other in [&ann, &eve] {
-            other.hear(&format!("* guest-{number} joined ({} here)", number - 1));
+            other.gets_line(&format!("* guest-{number} joined ({} here)", number - 1));
         }
     }
     let first: Vec<String> =
         [1].into_iter().chain(3..=21).map(|number| format!("guest-{number}")).collect();
     eve.send("/who\n");
-    eve.hear(&format!("* 21 here: {}, and 1 more", first.join(", ")));
+    eve.gets_line(&format!("* 21 here: {}, and 1 more", first.join(", ")));
 }
 
 #[test]
@@ -328,8 +328,8 @@ fn history_for_newcomers() {
     let server = story.serve("05_threaded_server", &["127.0.0.1:0", "--history", "3"]);
     let [ann, bob] = gather(&server, ["ann", "bob"]);
     ann.send("one\ntwo\n");
-    bob.hear("guest-1: one");
-    bob.hear("guest-1: two");
+    bob.gets_line("guest-1: one");
+    bob.gets_line("guest-1: two");
     let newcomer = |number: usize, here: usize, lines: &[&str]| {
         let peer = server.connect("eve");
         peer.expect_line(&format!("* welcome, guest-{number} ({here} here)"));
@@ -337,22 +337,22 @@ fn history_for_newcomers() {
             peer.expect_line(line);
         }
         for other in [&ann, &bob] {
-            other.hear(&format!("* guest-{number} joined ({here} here)"));
+            other.gets_line(&format!("* guest-{number} joined ({here} here)"));
         }
         peer
     };
     let eve = newcomer(3, 3, &["guest-1: one", "guest-1: two"]);
     bob.send("three\nfour\n");
     for guest in [&ann, &eve] {
-        guest.hear("guest-2: three");
-        guest.hear("guest-2: four");
+        guest.gets_line("guest-2: three");
+        guest.gets_line("guest-2: four");
     }
     story.because(
         "notices are no lines of guests; and what somebody has said stays when they leave",
     );
     eve.leave();
     for other in [&ann, &bob] {
-        other.hear("* guest-3 left (2 here)");
+        other.gets_line("* guest-3 left (2 here)");
     }
     let fay = newcomer(4, 3, &["guest-1: two", "guest-2: three", "guest-2: four"]);
     story.because("the history is sent once: what is said from now on comes once, too");
@@ -544,7 +544,7 @@ fn the_client_comes_back() {
     let client = story.client_with("07_disconnects", &arguments);
     let server = mock_server.admits("ann");
     client.types("/quit\n");
-    server.hears("LEAVE", |message| message.kind == LEAVE);
+    server.reads_until("LEAVE", |message| message.kind == LEAVE);
     drop(server);
     client.expect_exit(0);
 
@@ -582,7 +582,7 @@ fn the_server_confirms() {
         ann.gets(&pong(number));
         bob.gets(&text(number, "more").by("ann"));
     }
-    bob.hears_nothing_else();
+    bob.gets_nothing_else();
     story.because("somebody who has not joined gets no confirmation, because nothing was accepted");
     let zed = server.udp_peer("zed");
     zed.say(&text(1, "let me in"));
