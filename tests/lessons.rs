@@ -34,7 +34,7 @@ const STEPS: [&str; 10] = [
     "10_secure_chat",
 ];
 
-const HEADINGS: [&str; 9] = [
+const HEADINGS: [&str; 10] = [
     "You will have",
     "See it fail",
     "The idea",
@@ -44,6 +44,7 @@ const HEADINGS: [&str; 9] = [
     "What is still wrong",
     "Check yourself",
     "Your turn",
+    "Go further",
 ];
 
 /// A page and its fenced blocks.
