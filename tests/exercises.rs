@@ -754,7 +754,7 @@ fn a_log_of_logins() {
         by_hand: "tail -f logins.txt beside the server; log in with a wrong password",
     });
     let folder = Folder::new();
-    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB, &EVE]);
+    let accounts = folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB, &EVE]);
     let log = folder.path("logins.txt");
     let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts];
     let server = story.serve(PROGRAM, &[&usual[..], &["--log", &log]].concat());
@@ -806,7 +806,7 @@ fn another_password() {
         by_hand: "cargo run --example 10_secure_chat passwd ann",
     });
     let folder = Folder::new();
-    let accounts = folder.quick_accounts(PROGRAM, &[&ANN, &BOB]);
+    let accounts = folder.quick_accounts(&story, PROGRAM, &[&ANN, &BOB]);
     let before = fs::read_to_string(&accounts).unwrap();
     let new = "a new one, für ann";
     let usual = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts];
