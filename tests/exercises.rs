@@ -540,7 +540,7 @@ fn the_client_comes_back() {
     drop(server);
     client.expect_exit(0);
 
-    story.because("who leaves stays away, too");
+    story.because("a client that leaves stays away, too");
     let client = story.client_with("07_disconnects", &arguments);
     let server = mock_server.admits("ann");
     client.types("/quit\n");
@@ -749,7 +749,7 @@ fn a_log_of_logins() {
     const PROGRAM: &str = "10_secure_chat";
     let story = Story::new(Rule {
         rule: "with --log FILE, each login appends a line `TIME RESULT NAME ADDRESS` to FILE before it is answered: the time in milliseconds since 1970, `right` or `wrong`, the name, or `?` if it is not a valid name, and the address of the client; never a password",
-        why: "who owns the server must be able to see attacks: many wrong logins from one address. The name is what a stranger sent: with a line end in it, it could add a line of its own to the log",
+        why: "the owner of a server must be able to see attacks: many wrong logins from one address. The name is what a stranger sent: with a line end in it, it could add a line of its own to the log",
         read: "lessons/exercises/10.md, \"A log of logins\"",
         by_hand: "tail -f logins.txt beside the server; log in with a wrong password",
     });
