@@ -81,7 +81,7 @@ impl Stage {
     /// The command as it is run here: with a free port, and the program itself
     /// where cargo would have to lock and look first. None if a tool is missing.
     pub fn command(&self, command: &str) -> Option<String> {
-        for tool in ["nc", "ss", "python3", "tshark", "curl", "openssl", "stunnel"] {
+        for tool in ["nc", "ss", "python3", "tshark", "curl", "openssl", "stunnel", "nats-server"] {
             let runs = |part: &str| command.contains(&format!("10_secure_chat {part}"));
             let used = match tool {
                 "openssl" if runs("certs") => true,
