@@ -13,7 +13,8 @@
 //!
 //! New since 09: accounts (accounts.rs, password_hash.rs), a fair queue for
 //! logins (login.rs, login_order.rs, login_names.rs), and TLS by stunnel (tls.rs, stunnel.rs).
-//! This is the last step.
+//! This is the last step. With --nats several servers share one room: link.rs,
+//! cluster.rs and nats.rs, explained in lessons/11_beyond.md.
 //!
 //! Lesson: lessons/10_secure_chat.md
 
