@@ -199,7 +199,8 @@ impl Room {
     fn run(command: &mut Command) -> io::Result<Room> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
+        // The other end stays open: a program that can't print may end.
+        BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut line)?;
         let address = line.trim().strip_prefix("listening on ").and_then(|a| a.parse().ok());
         Ok(Room { child, address: address.expect("`listening on ADDRESS`") })
     }
