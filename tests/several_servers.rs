@@ -667,6 +667,31 @@ fn what_nats_drops_because_a_server_is_slow_is_told_as_a_count() {
     other.prints("cannot use NATS");
 }
 
+fn a_flood_while_nats_hangs_is_counted_and_delays_nobody_here() {
+    const COUNT: usize = 30_000;
+    let nats = Nats::start(&[]);
+    let (one, other) =
+        (Server::start(&nats.address(), &ALL), Server::start(&nats.address(), &ALL));
+    let (mut ann, mut bob, mut eve) = (one.enter("ann"), other.enter("bob"), one.enter("eve"));
+    bob.sees(&["ann", "bob", "eve"]);
+    eve.sees(&["ann", "bob", "eve"]);
+    nats.process.signal("-STOP");
+    let reader = thread::spawn(move || {
+        eve.until(|e| e.heard.len() == COUNT);
+        eve
+    });
+    let body = "x".repeat(1000);
+    (0..COUNT).for_each(|_| ann.say(&body));
+    let eve = reader.join().unwrap();
+    assert_eq!(lost(&eve), 0);
+    #[cfg(target_os = "linux")]
+    assert!(one.peak_memory() < 20_000, "{} KiB for 30 MB", one.peak_memory());
+    nats.process.signal("-CONT");
+    bob.until(|b| b.heard.len() + lost(b) == COUNT);
+    assert!(lost(&bob) > 0, "{}", bob.story());
+    bob.sees(&["ann", "bob", "eve"]);
+}
+
 fn something_else_in_place_of_nats_gets_one_clear_line_and_local_chat_goes_on() {
     const INFO: &str = "INFO {\"server_id\":\"x\",\"max_payload\":1048576}\r\n";
     let liars: [(&str, Vec<u8>); 8] = [
