@@ -169,13 +169,20 @@ impl Server {
     }
 
     fn start_alone(nats: &str, names: &[&str], more: &[&str]) -> Server {
+        let interval = HEARTBEAT_MS.to_string();
+        let more = [&["--nats-heartbeat-ms", &interval], more].concat();
+        Server::start_with(nats, names, &more)
+    }
+
+    /// Starts a server with these options.
+    fn start_with(nats: &str, names: &[&str], options: &[&str]) -> Server {
         let folder = Folder::new();
         let accounts: Vec<String> = names.iter().map(|name| format!("{name} {HASH}\n")).collect();
         let accounts = folder.file("accounts.txt", &accounts.concat());
         let mut child = Command::new(lab::example("10_secure_chat"))
             .args(["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &accounts])
-            .args(["--nats", nats, "--nats-heartbeat-ms", &HEARTBEAT_MS.to_string()])
-            .args(more)
+            .args(["--nats", nats])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -433,6 +440,28 @@ fn who_is_here_covers_all_servers_also_those_that_come_late() {
     let mut third = Server::start(&nats.address(), &ALL);
     third.enter("eve").sees(&["ann", "eve"]);
     third.printed("");
+}
+
+fn a_server_that_connects_gets_the_lists_of_the_others_without_waiting_for_a_heartbeat() {
+    let mut nats = Nats::start(&[]);
+    let mut servers = [(); 2].map(|()| {
+        let hour = ["--nats-heartbeat-ms", "3600000"];
+        let mut server = Server::start_with(&nats.address(), &ALL, &hour);
+        server.prints("connected to NATS");
+        server
+    });
+    let (mut ann, mut bob) = (servers[0].enter("ann"), servers[1].enter("bob"));
+    ann.sees(&["ann", "bob"]);
+    bob.sees(&["ann", "bob"]);
+    // So does one that connects again, if something has happened meanwhile.
+    nats.process.kill();
+    for server in &mut servers {
+        server.prints("cannot use NATS");
+    }
+    let mut eve = servers[0].enter("eve");
+    eve.sees(&["ann", "bob", "eve"]);
+    nats.restart();
+    bob.sees(&["ann", "bob", "eve"]);
 }
 
 fn a_name_that_is_in_at_another_server_is_refused() {

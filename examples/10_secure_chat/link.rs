@@ -156,8 +156,10 @@ impl Link {
             let mut payloads = state.cluster.happened(&outbox.messages);
             state.cluster.dropped(outbox.dropped);
             if now >= next_check {
-                state.cluster.check(now, now - next_check);
-                wire.extend_from_slice(state.check_connection(now, heartbeat, now - next_check));
+                // Sending may have taken so long. More is a suspension.
+                let late = (now - next_check).saturating_sub(3 * heartbeat);
+                state.cluster.check(now, late);
+                wire.extend_from_slice(state.check_connection(now, heartbeat, late));
                 next_check = now + heartbeat / 4;
             }
             if now >= next_list {
