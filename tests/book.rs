@@ -124,7 +124,8 @@ fn each_word_of_the_glossary_names_the_lesson_that_introduces_it() {
 fn lessons() -> Vec<(String, String)> {
     let files = files("lessons", "md").into_iter().filter_map(|path| {
         let name = path.file_name()?.to_string_lossy().into_owned();
-        let is_lesson = name.starts_with(|c: char| c.is_ascii_digit());
+        let is_lesson = path.parent()? == Path::new("lessons")
+            && name.starts_with(|c: char| c.is_ascii_digit());
         is_lesson.then(|| (name, prose(&read(path)).to_lowercase()))
     });
     files.collect()
@@ -134,6 +135,7 @@ fn lessons() -> Vec<(String, String)> {
 fn prose(page: &str) -> String {
     page.split("\n```").step_by(2).collect::<String>().replace('\n', " ")
 }
+
 /// The number with which a text begins.
 fn number(text: &str) -> Option<u32> {
     text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

@@ -137,7 +137,9 @@ fn with_folds(page: &str) -> String {
 
 #[test]
 fn each_picture_is_shown_on_a_page_and_no_file_is_left_over() {
-    let known: BTreeSet<String> = FIGURES.iter().map(|(name, _)| (*name).to_string()).collect();
+    let mut known: BTreeSet<String> = FIGURES.iter().map(|(name, _)| (*name).to_string()).collect();
+    // This one is made by `cargo bench -- --figure`.
+    known.insert("05_measured".into());
     let files = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path());
     let stem = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
     let kept: BTreeSet<String> = files.map(|path| stem(&path)).collect();
