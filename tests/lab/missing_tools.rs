@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(no_tls, no_nats)");
-    println!("cargo::rerun-if-changed=tests/lab/no_tls.rs");
+    println!("cargo::rerun-if-changed=tests/lab/missing_tools.rs");
     println!("cargo::rerun-if-env-changed=PATH");
     let path = env::var_os("PATH").unwrap_or_default();
     // Debian has `nats-server` in a folder that only administrators look into.
