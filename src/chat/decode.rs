@@ -1,5 +1,6 @@
 //! Decoding: bytes become a message, or an error that says what is wrong with
-//! them. Nothing is allocated or waited for by a length that is too long.
+//! them. A length over its limit is refused before memory is allocated for it, and
+//! before its bytes are waited for.
 //!
 //! Knows bytes and [`Read`], no sockets. Introduced by step 06.
 //!
@@ -79,8 +80,8 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with it. Unlike on a stream, the next message is not
-    /// affected: it has a datagram of its own.
+    /// The error says what is wrong with the datagram. Unlike on a stream, the
+    /// next message is not affected: it has a datagram of its own.
     ///
     /// ```
     /// use socket_chat::chat::message::{Kind, Message};
@@ -97,7 +98,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with them.
+    /// The error says what is wrong with the bytes.
     pub fn from_bytes(bytes: &'a [u8], max_body: usize) -> Result<Message<'a>, Malformed> {
         let Some((header, texts)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             let length = bytes.len();
@@ -144,6 +145,7 @@ pub fn whole_length(bytes: &[u8]) -> Option<usize> {
     Some(HEADER_BYTES + sender + body).filter(|length| *length <= bytes.len())
 }
 
+/// Checks magic, version and kind: the first [`START_BYTES`].
 fn check_start(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
     let [c, h, version, kind, ..] = *header;
     if [c, h] != MAGIC {

@@ -57,9 +57,13 @@ pub struct Rules {
 /// The room itself. It belongs to one thread: no lock is needed, and everybody
 /// sees everything in the same order.
 ///
+/// The default is the room of step 06: up to [`MAX_CLIENTS`] clients, which may
+/// be silent for ever, and leave without a reason.
+///
 /// The room works in rounds. While it sends one batch to everybody, events
 /// queue up. Then it handles them all, and sends what they bring with one write
 /// for each client: the more is said, the more messages share a write.
+#[derive(Default)]
 pub struct Room {
     /// None: the room of step 06, which tells no reasons and has no timers.
     rules: Option<Rules>,
@@ -68,7 +72,8 @@ pub struct Room {
     /// What all members are to get in this round, encoded for each transport
     /// that has been used: [`admit`](Room::admit) adds one for each client.
     batches: BTreeMap<Transport, Batch>,
-    /// No later than the first client has to be checked.
+    /// When to check the clients: not later than the first of them is due. None:
+    /// there is nothing to check.
     next_check: Option<Instant>,
     /// Whether the room was told to stop.
     stopping: bool,
@@ -82,20 +87,10 @@ pub struct Room {
 struct Client {
     transport: Transport,
     queue: SendQueue,
-    /// None: it has not joined.
+    /// None: the client has not joined.
     name: Option<String>,
     connected: Instant,
     pulse: Pulse,
-}
-
-impl Default for Room {
-    /// The room of step 06: up to [`MAX_CLIENTS`] clients, which may be silent
-    /// for ever, and leave without a reason.
-    fn default() -> Room {
-        let (clients, names, batches, remote) = Default::default();
-        let (rules, next_check, relay) = (None, None, None);
-        Room { rules, clients, names, batches, next_check, stopping: false, relay, remote }
-    }
 }
 
 impl Room {
@@ -330,8 +325,8 @@ impl Room {
     }
 }
 
-/// Waits for the next event, but not past `deadline`: after it, events have to
-/// wait.
+/// Waits for the next event, but not past `deadline`. After the deadline, no
+/// event is taken even if one is there.
 fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, RecvTimeoutError> {
     let Some(deadline) = deadline else { return Ok(inbox.recv()?) };
     match deadline.saturating_duration_since(Instant::now()) {

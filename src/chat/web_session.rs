@@ -41,7 +41,7 @@ pub struct WebEndpoint {
 }
 
 impl WebEndpoint {
-    /// An endpoint for these hosts. None: for a server that echoes, and is no
+    /// An endpoint for these hosts. None: for a server that echoes, which is not a
     /// chat.
     pub fn new(hosts: Option<KnownHosts>) -> WebEndpoint {
         WebEndpoint { requests: Mutex::default(), hosts }
@@ -80,8 +80,8 @@ impl WebEndpoint {
 
     /// Counts a connection that begins its request. If there are too many, the
     /// oldest is closed: the request of a browser arrives at once, so it is
-    /// never the oldest for long. A client that sends a byte now and then to
-    /// keep others out is.
+    /// never the oldest for long. A client that sends a byte now and then, to
+    /// keep others out, becomes the oldest, and is closed.
     fn begin(&self, id: u64, stream: &Arc<TcpStream>) {
         let mut requests = self.requests();
         requests.insert(id, Arc::clone(stream));
