@@ -173,11 +173,13 @@ impl SendQueue {
         sent
     }
 
-    /// Sends `bytes`. What does not fit is kept as the end of a `part`.
+    /// Sends `bytes`. If not all of them fit, `part` returns a copy that the
+    /// backlog can keep, and the place in the copy where `bytes` begin.
     fn send(&self, bytes: &[u8], part: impl FnOnce() -> (Arc<[u8]>, usize)) -> Result<(), TooSlow> {
         let mut backlog = lock(&self.backlog);
-        let is_first = backlog.bytes == 0 && !bytes.is_empty();
-        let sent = if is_first { send_now(&self.stream, bytes).unwrap_or(bytes.len()) } else { 0 };
+        // Nothing may overtake the backlog. After an error all bytes count as sent.
+        let may_send = backlog.bytes == 0 && !bytes.is_empty();
+        let sent = if may_send { send_now(&self.stream, bytes).unwrap_or(bytes.len()) } else { 0 };
         if sent == bytes.len() {
             return Ok(());
         }
@@ -256,7 +258,7 @@ fn write_backlog(mut stream: &TcpStream, shared: &Mutex<Backlog>) {
                     start += count;
                     lock(shared).bytes -= count;
                 }
-                // A peer that is here may be slow. One that has left may not.
+                // A peer that is here may be slow. One that has left has 5 s.
                 Err(e) if is_timeout(&e) && !lock(shared).is_last => {}
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
