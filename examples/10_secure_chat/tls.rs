@@ -24,9 +24,9 @@ pub const HANDSHAKE_SECONDS: u32 = 5;
 /// How often it is checked whether the guard of stunnel still runs.
 const GUARD_CHECK: Duration = Duration::from_secs(1);
 
-/// The pauses before each new start of a stunnel that has ended. The first is 0,
-/// so the first start is at once. If each stunnel ends within [`SHORT_LIFE`], the
-/// last pause is followed by the last start: then the TLS listeners stay closed.
+/// A stunnel that has ended is started again after these pauses, in this order:
+/// the first time at once. If all of them end within [`SHORT_LIFE`], the TLS
+/// listeners stay closed.
 const PAUSES: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
 

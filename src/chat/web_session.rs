@@ -104,11 +104,12 @@ pub fn spawn(id: u64, stream: TcpStream, room: &RoomHandle, endpoint: &Arc<WebEn
         id,
         stream,
         room,
-        &ErrorResponse::OVERLOADED.to_bytes(),
+        &ErrorResponse::unavailable("too many clients: try again later").to_bytes(),
         move |id, stream, room| {
             let Some((input, accept)) = endpoint.handshake(id, stream) else { return };
-            let Ok(mut session) = Session::open(id, stream, Transport::WebSocket, room) else {
-                return send_last(stream, &ErrorResponse::ROOM_FULL.to_bytes());
+            let mut session = match Session::open(id, stream, Transport::WebSocket, room) {
+                Ok(session) => session,
+                Err(why) => return send_last(stream, &ErrorResponse::unavailable(why).to_bytes()),
             };
             session.reply_bytes(handshake::switching_protocols(&accept));
             let mut reader = MessageReader::new(input, MAX_MESSAGE_BYTES);
