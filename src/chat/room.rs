@@ -83,12 +83,13 @@ pub struct Room {
     remote: HashSet<String>,
 }
 
-/// A connection that has a seat in the room.
+/// A client that has a seat in the room, joined or not.
 struct Client {
     transport: Transport,
     queue: SendQueue,
     /// None: the client has not joined.
     name: Option<String>,
+    /// When it got its seat.
     connected: Instant,
     pulse: Pulse,
 }
@@ -205,7 +206,7 @@ impl Room {
         Some((client, batch))
     }
 
-    /// Gives a seat to a newcomer, or says why there is none.
+    /// Gives a seat to a newcomer. The error says why there is none.
     fn admit(
         &mut self,
         id: u64,
@@ -227,7 +228,8 @@ impl Room {
         Ok(())
     }
 
-    /// Gives a name to a client, and tells the others; or says why not.
+    /// Gives a name to a client, and tells the others. The error says why the
+    /// client can't have the name.
     fn join(&mut self, id: u64, name: String) -> Result<(), String> {
         if self.heard_from(id).is_none() {
             return Err("the connection is closed".into());
@@ -259,7 +261,8 @@ impl Room {
         }
     }
 
-    /// Ends a client, and tells the others: once, whoever notices it first.
+    /// Ends a client, and tells the others. A second call for the same client
+    /// does nothing: the room and its reader may both notice the end.
     fn end(&mut self, id: u64, reason: DisconnectReason, last_bytes: &[u8]) {
         let Some(mut client) = self.clients.remove(&id) else { return };
         let batch = &self.batches[&client.transport];

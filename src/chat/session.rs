@@ -29,10 +29,11 @@ pub const READ_BUFFER_BYTES: usize = 4096;
 /// where they are not used.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Failed logins that end a connection.
+/// The number of failed logins that ends a connection.
 const MAX_LOGIN_FAILURES: u32 = 3;
 
-/// Whether standard error says already that there are no more threads.
+/// Whether standard error has said already that there are no more threads. It
+/// is said again after a thread was started in between.
 static NO_THREADS_REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts the session of a client that has connected by TCP, in a thread of its
