@@ -30,7 +30,7 @@ fn main() -> Result<(), Failure> {
 
     loop {
         let (stream, peer) = tcp::accept(&listener);
-        // That nobody reads our output is no reason to stop serving.
+        // If nobody reads our output, that is no reason to stop serving.
         let _ = cli::print(&format!("{peer} called"));
         if let Err(error) = greet(stream) {
             // One client's trouble ends that client, never the server.

@@ -36,7 +36,8 @@ fn main() -> Result<(), Failure> {
 /// Sends each line of standard input and prints the line that answers it,
 /// until the server closes.
 fn talk(mut stream: &TcpStream) -> Result<(), Failure> {
-    // A stream has no lines. The reader keeps what came behind one for later.
+    // A stream has no lines. A read may bring more than one, and the reader
+    // keeps the rest for later.
     let mut answers = BufReader::new(stream);
     let mut typed = io::stdin().lock();
     let mut line = Vec::new();
@@ -59,7 +60,8 @@ fn talk(mut stream: &TcpStream) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for a line from the server and prints it; false at the end.
+/// Waits for a line from the server and prints it. Returns false at the end of
+/// the stream.
 fn print_line(answers: &mut BufReader<&TcpStream>, line: &mut Vec<u8>) -> Result<bool, Failure> {
     if read_line(answers, MAX_CLIENT_LINE_BYTES, line).map_err(|e| tcp::connection_error(&e))?
         == LineRead::End

@@ -32,8 +32,9 @@ fn main() -> Result<(), Failure> {
 
     let connection = Arc::new(Connection::open(&address, "05_threaded_server")?);
 
-    // Receiving is the main thread's, because the end of the connection ends
-    // the program. Nobody joins the other one: it may wait for the keyboard.
+    // The main thread receives, because the end of the connection ends the
+    // program. The JoinHandle of the other thread is dropped: that thread may
+    // wait for the keyboard until the process exits.
     let typing = Arc::clone(&connection);
     thread::Builder::new().name("typing".into()).spawn(move || send(&typing))?;
     receive(connection.stream())?;

@@ -59,7 +59,7 @@ fn main() -> Result<(), Failure> {
 
     let listener = TcpListener::bind(&address).map_err(|e| tcp::bind_error(&address, &e))?;
     let (events, inbox) = mpsc::sync_channel(MAX_EVENTS);
-    let (guests, batch) = Default::default();
+    let (guests, batch) = (BTreeMap::new(), Batch::default());
     let room = Room { limit, guests, batch, last_id: 0, events: events.clone() };
     // The JoinHandle is dropped: the thread runs until the process exits.
     thread::Builder::new().name("room".into()).spawn(move || room.run(&inbox))?;

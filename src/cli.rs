@@ -23,7 +23,8 @@ impl Failure {
     }
 }
 
-// `main` prints an error with `{:?}`: so this must be the line itself.
+// When `main` returns an error, Rust prints it with `{:?}`. A derived `Debug`
+// would print the name of the type and quotes around the line.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -55,15 +56,15 @@ impl Args {
         let left = std::env::args_os().skip(1);
         let left: Vec<String> = left.map(|a| a.to_string_lossy().into_owned()).collect();
         if left.iter().any(|a| a == "-h" || a == "--help") {
-            // That nobody reads the output is no reason to fail.
+            // If nobody reads the output, that is no reason to fail.
             let _ = print(usage);
             process::exit(0);
         }
         Args { usage, left }
     }
 
-    /// Takes the first argument, which must be one of these subcommands. If
-    /// there is no argument at all, it is the first of them.
+    /// Takes the first argument, which must be one of these subcommands. Without
+    /// any argument, the result is the first subcommand of the list.
     pub fn subcommand(&mut self, subcommands: &[&'static str]) -> &'static str {
         if self.left.is_empty() {
             return subcommands[0];
@@ -80,13 +81,18 @@ impl Args {
 
     /// Takes the next positional argument, which the usage calls `what`.
     pub fn positional(&mut self, what: &str) -> String {
-        if self.left.first().is_none_or(|word| word.starts_with('-')) {
-            self.refuse(&format!("{what} is missing"));
-        }
-        self.left.remove(0)
+        self.next().unwrap_or_else(|| self.refuse(&format!("{what} is missing")))
     }
 
-    /// Takes out `option` and the argument after it, which is `what`.
+    /// Takes the next positional argument, if there is one. An argument that
+    /// begins with `-` is an option.
+    fn next(&mut self) -> Option<String> {
+        let is_option = self.left.first()?.starts_with('-');
+        (!is_option).then(|| self.left.remove(0))
+    }
+
+    /// Takes out `option` and its value, the argument after it; None if the
+    /// option is not given. An error message calls the value `what`.
     pub fn value(&mut self, option: &str, what: &str) -> Option<String> {
         let at = self.left.iter().position(|a| a == option)?;
         self.left.remove(at);
@@ -126,7 +132,7 @@ impl Args {
         Some(name)
     }
 
-    /// Takes out an option without a value; whether it was there.
+    /// Takes out an option without a value. Returns whether it was given.
     pub fn flag(&mut self, option: &str) -> bool {
         let at = self.left.iter().position(|a| a == option);
         at.map(|at| self.left.remove(at)).is_some()
@@ -135,13 +141,10 @@ impl Args {
     /// Takes the next positional argument as an address, `HOST:PORT`; `default`
     /// if there is none.
     pub fn address(&mut self, default: &str) -> String {
-        if self.left.first().is_none_or(|word| word.starts_with('-')) {
-            return default.to_string();
-        }
-        let address = self.left.remove(0);
-        self.checked(address)
+        self.next().map_or_else(|| default.to_string(), |address| self.checked(address))
     }
 
+    /// Returns an address that has the right form, and refuses any other.
     fn checked(&self, address: String) -> String {
         match check_address(&address) {
             Ok(()) => address,
@@ -166,13 +169,13 @@ impl Args {
 
 /// Checks that `address` has the form `HOST:PORT`, and says what it lacks.
 ///
-/// Whether the host exists is for the system to say, when it is used.
+/// Whether the host exists is found out by the system, when the address is used.
 fn check_address(address: &str) -> Result<(), &'static str> {
     let Some((host, port)) = address.rsplit_once(':') else {
         return Err("it has no port, as in 127.0.0.1:12345");
     };
     if host.contains(':') && address.parse::<SocketAddrV6>().is_err() {
-        return Err("an IPv6 address stands in brackets, as in [::1]:12345");
+        return Err("an IPv6 address is written in brackets, as in [::1]:12345");
     }
     if host.is_empty() || host.contains(char::is_whitespace) {
         return Err("it has no host, as in 127.0.0.1:12345");
@@ -188,8 +191,8 @@ fn check_address(address: &str) -> Result<(), &'static str> {
 ///
 /// # Errors
 ///
-/// Those of writing there: a reader that has gone, a full disk. (`println!`
-/// would panic.)
+/// Standard output can't be written: its reader has ended, or a disk is full.
+/// (`println!` would panic.)
 pub fn print(line: &str) -> io::Result<()> {
     // One write for the line and its end: nothing can come between them.
     let mut out = io::stdout().lock();
@@ -197,7 +200,7 @@ pub fn print(line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Prints one line on standard error. That nobody reads it is no reason to
+/// Prints one line on standard error. If nobody reads it, that is no reason to
 /// fail. (`eprintln!` would panic.)
 pub fn warn(line: impl fmt::Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

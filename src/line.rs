@@ -14,8 +14,8 @@ use std::io::{self, BufRead, Read};
 pub const MAX_LINE_BYTES: usize = 4096;
 
 /// The longest line that a client takes, in bytes without the line end.
-/// More than a server's limit: a name stands before each line, and a byte
-/// that is not UTF-8 grows to three.
+/// More than a server's limit: the server puts a name before each line, and
+/// replaces a byte that is not UTF-8 by the three bytes of U+FFFD.
 pub const MAX_CLIENT_LINE_BYTES: usize = 64 * 1024;
 
 /// What [`read_line`] found.
@@ -32,15 +32,15 @@ pub enum LineRead {
 
 /// Reads the next line into `line`, without its line end.
 ///
-/// A line ends with LF; a CR before it is no part of the line. The last line
-/// counts without LF. The bytes need not be UTF-8 ([`clean`] sees to that).
+/// A line ends with LF; a CR before it is no part of the line. Bytes before the
+/// end of the stream are a line even without LF. The bytes need not be UTF-8 ([`clean`] sees to that).
 ///
 /// Keeps at most `limit` + 2 bytes of a line, however long it is.
 ///
 /// # Errors
 ///
-/// Those of reading, but for [`Interrupted`](io::ErrorKind::Interrupted),
-/// which is tried again.
+/// The errors of reading, except [`Interrupted`](io::ErrorKind::Interrupted):
+/// then the read is tried again.
 ///
 /// ```
 /// use socket_chat::line::{LineRead, read_line};
@@ -86,10 +86,14 @@ pub fn read_line(
 /// Makes text of a line that a stranger sent: what is not UTF-8 becomes
 /// U+FFFD, and what a terminal would obey instead of showing it is taken out.
 ///
-/// That is: control characters (C0 but for tab, DEL, C1: ECMA-48 gives many of
-/// them, and `ESC` sequences, a meaning), and the overrides of the direction
-/// of writing (U+202A to U+202E, U+2066 to U+2069: Unicode UAX #9, section 2),
-/// which can make a line look like another.
+/// A terminal obeys two groups of characters:
+///
+/// - control characters: C0 (U+0000 to U+001F; the tab is kept), DEL (U+007F)
+///   and C1 (U+0080 to U+009F). ECMA-48 gives a meaning to many of them, and to
+///   the sequences that begin with `ESC`;
+/// - characters that change the direction of writing: U+202A to U+202E and
+///   U+2066 to U+2069 (Unicode UAX #9, section 2). They can make one line look
+///   like another.
 ///
 /// ```
 /// use socket_chat::line::clean;
@@ -113,7 +117,8 @@ pub fn is_obeyed(c: char) -> bool {
 }
 
 /// Whether `byte` may begin a character that [`is_obeyed`]: a control
-/// character of ASCII, or the first byte of C1 or of an override in UTF-8.
+/// character of ASCII, or the first byte in UTF-8 of a character of C1 or of one
+/// that changes the direction of writing.
 fn may_be_obeyed(byte: u8) -> bool {
     byte < b' ' && byte != b'\t' || matches!(byte, 0x7f | 0xc2 | 0xe2)
 }

@@ -19,7 +19,7 @@ impl Stop {
     /// From here on, Ctrl-C and SIGTERM no longer end the program, and the
     /// line `/quit` on standard input has a meaning.
     ///
-    /// Make one of these, before the server listens.
+    /// Call this once, before the server listens.
     ///
     /// # Errors
     ///
@@ -30,13 +30,14 @@ impl Stop {
         // the process exits.
         thread::Builder::new().name("keyboard".into()).spawn(|| {
             let (mut input, mut line) = (io::stdin().lock(), Vec::new());
-            // The end of the input stops nothing: a server in the background
-            // has no input.
-            while let Ok(LineRead::Line | LineRead::TooLong) =
-                read_line(&mut input, QUIT.len(), &mut line)
-            {
-                if line == QUIT {
-                    return system::request_stop();
+            loop {
+                match read_line(&mut input, QUIT.len(), &mut line) {
+                    Ok(LineRead::Line) if line == QUIT => return system::request_stop(),
+                    // A longer line may begin with `/quit`, and is another line.
+                    Ok(LineRead::Line | LineRead::TooLong) => {}
+                    // The end of the input stops nothing: a server in the
+                    // background has no input.
+                    Ok(LineRead::End) | Err(_) => return,
                 }
             }
         })?;

@@ -22,7 +22,8 @@ use std::net::TcpStream;
 ///
 /// # Errors
 ///
-/// The connection is gone: those of send(2), but for a full buffer.
+/// The connection is gone, or the system has another reason not to send
+/// (send(2)). A full buffer is not an error.
 pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match os::send_now(stream, bytes) {
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -37,7 +38,7 @@ pub struct StopSignal(os::Receiver);
 
 impl StopSignal {
     /// From here on, Ctrl-C and SIGTERM no longer end the program: they wake
-    /// [`wait`](StopSignal::wait). Call it once.
+    /// [`wait`](StopSignal::wait). Call this once.
     ///
     /// # Errors
     ///
@@ -135,7 +136,8 @@ mod os {
     }
 
     pub fn wait(receiver: &mut Receiver) {
-        // Fails only if somebody else closes our descriptors: then it is time.
+        // This fails only if other code has closed our descriptor. Then no
+        // request could ever arrive, so the program stops as if one had.
         let _ = receiver.read_exact(&mut [0]);
     }
 }

@@ -47,7 +47,7 @@ pub fn serve(address: &str, heartbeat: Duration, loss: Loss) -> Result<(), Failu
 
     Room::new(socket, heartbeat, loss).run(&stopping);
     let _ = waiting.join();
-    // That nobody reads the output is no reason to fail: all is done.
+    // If nobody reads the output, that is no reason to fail: all is done.
     let _ = cli::print("bye");
     Ok(())
 }
@@ -77,7 +77,7 @@ struct Member {
 impl Room {
     fn new(socket: Arc<UdpSocket>, interval: Duration, loss: Loss) -> Room {
         let next_check = Instant::now() + interval;
-        let (members, names, key) = Default::default();
+        let (members, names, key) = (HashMap::new(), Names::default(), RandomState::new());
         Room { socket, loss, members, names, key, interval, next_check }
     }
 

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 /// A file of accounts that is read again when it has changed.
 ///
 /// If it can't be read then (somebody has saved half of it), the accounts of
-/// the last good file stay in force, and that is told once on standard error.
+/// the last good file stay in force, and standard error says so once.
 pub struct AccountsFile {
     path: PathBuf,
     last: Mutex<Last>,
@@ -22,7 +22,7 @@ struct Last {
     accounts: Arc<Accounts>,
     /// The version that was read last, whether it was good or not.
     version: Option<Version>,
-    /// Whether the last one was bad, and that has been told.
+    /// Whether that version was bad. Then standard error has said so already.
     is_bad: bool,
 }
 
@@ -71,7 +71,8 @@ impl AccountsFile {
     }
 }
 
-/// None: there is no such file, or it can't be looked at.
+/// The version of a file. None: there is no such file, or the system does not
+/// tell about it.
 fn version(path: &Path) -> Option<Version> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.len(), metadata.modified().ok()?))

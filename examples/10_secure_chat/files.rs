@@ -92,14 +92,15 @@ pub fn folder_of(file: &Path) -> &Path {
 }
 
 /// Waits until no other program has locked this folder, and locks it until the
-/// result is dropped. Programs that change its files by turns use that.
+/// result is dropped. So programs that change its files take turns.
 ///
 /// On Unix the folder itself is locked (`flock(2)`), so no file is left over.
 /// Windows can't open a folder: there it is a file `.lock` in the folder.
 ///
 /// # Errors
 ///
-/// Those of the system, and that another program has held the lock for 30 s.
+/// Those of the system. It is also an error if another program has held the lock
+/// for 30 s.
 pub fn lock(folder: &Path) -> Result<File, Failure> {
     let cannot = |why: String| Failure::new(format!("cannot lock {}: {why}", folder.display()));
     let file = if cfg!(unix) {

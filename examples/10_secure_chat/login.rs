@@ -27,9 +27,9 @@ const PEEK_TIME: Duration = Duration::from_millis(1);
 pub struct LoginQueue {
     accounts: AccountsFile,
     order: Mutex<LoginOrder>,
-    /// Some decision has been made.
+    /// Wakes the threads that wait when a decision has been made.
     decided: Condvar,
-    /// The key of all that must look random to clients.
+    /// The key of the choices that must look random to clients.
     random: RandomState,
 }
 
@@ -51,7 +51,8 @@ impl LoginQueue {
     ///
     /// # Errors
     ///
-    /// It does not say whether the name or the password was wrong.
+    /// The name or the password is wrong: the error does not say which. Or the
+    /// password was not checked, and the error says why.
     pub fn attempt(&self, attempt: &LoginAttempt) -> Result<(), LoginError> {
         self.wait_for_turn(attempt).map_err(LoginError::NotChecked)?;
         // A client that has only closed its sending half is served, too. But
@@ -73,7 +74,11 @@ impl LoginQueue {
         }
     }
 
-    /// Returns when the password may be checked.
+    /// Waits until the password may be checked.
+    ///
+    /// # Errors
+    ///
+    /// The attempt is refused, and this is why: the text of an ERROR.
     fn wait_for_turn(&self, attempt: &LoginAttempt) -> Result<(), String> {
         let LoginAttempt { connection, name, failures, .. } = *attempt;
         let has_account = self.accounts.current().contains(name);

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Failures in a row after which a name has to wait.
+/// The number of failures in a row after which a name has to wait.
 const FREE_FAILURES: u32 = 5;
 
 /// The longest time that a name has to wait.
@@ -15,7 +15,7 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 /// of them is drawn.
 pub const DRAW_TIME: Duration = Duration::from_secs(2);
 
-/// Names that are remembered, at most.
+/// The most names that are remembered.
 const MAX_NAMES: usize = 10_000;
 
 /// How an attempt has ended.
@@ -35,7 +35,7 @@ pub struct Names(HashMap<String, Name>);
 
 #[derive(Default)]
 struct Name {
-    /// Failures in a row.
+    /// The number of failures in a row.
     failures: u32,
     /// Until then, every attempt is refused.
     wait_until: Option<Instant>,
@@ -52,9 +52,9 @@ impl Names {
         until.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
-    /// Takes note of an attempt. The first one after a wait opens a draw, even
-    /// if an earlier draw has ended without a try; `is_first` says that no other
-    /// attempt for the name waits.
+    /// Takes note of an attempt. The first attempt after a wait opens a draw,
+    /// even if the attempts of an earlier draw have all gone before one was tried.
+    /// `is_first` says that no other attempt for the name waits.
     pub fn arrive(&mut self, name: &str, is_first: bool, now: Instant) {
         let Some(name) = self.0.get_mut(name) else { return };
         if name.failures >= FREE_FAILURES && is_first && !name.is_busy {
@@ -78,8 +78,8 @@ impl Names {
         self.0.entry(name.to_string()).or_default().is_busy = true;
     }
 
-    /// Takes the outcome of that. Returns how long the name has to wait now.
-    /// None: not at all.
+    /// Takes note of how the check of a password has ended. Returns how long the
+    /// name has to wait now: 1, 2 or 4 s. None: not at all.
     pub fn finish(&mut self, name: &str, outcome: Outcome, now: Instant) -> Option<Duration> {
         let state = self.0.get_mut(name)?;
         state.is_busy = false;

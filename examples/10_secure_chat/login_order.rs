@@ -9,18 +9,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Attempts that wait at the same time, at most.
+/// The most attempts that wait at the same time.
 pub const MAX_WAITING: usize = 32;
 
-/// One name in so many that has no account is treated as if it had one, so that
-/// the order does not tell who has an account.
+/// Of the names without an account, one in this many is treated as if it had
+/// one, so that the order does not tell who has an account.
 const ONE_IN: u64 = 16;
 
-/// But only so many of these wait at the same time. Without that limit, many
-/// made-up names would make people wait after all.
+/// The most attempts for such names that wait at the same time. Without this
+/// limit, many made-up names would make people wait after all.
 const MAX_DECOYS: usize = 2;
 
-/// Connections whose refusals are remembered, at most.
+/// The most connections whose refusals are remembered.
 const MAX_REFUSED: usize = 4096;
 
 /// The ERROR for an attempt that finds no place in the queue.
@@ -31,9 +31,9 @@ const STOPPING: &str = "the server is shutting down";
 
 /// All attempts that wait, and what is remembered of the earlier ones.
 pub struct LoginOrder {
-    /// Passwords that may be checked at the same time.
+    /// How many passwords may be checked at the same time.
     workers: usize,
-    /// Passwords that are being checked.
+    /// How many passwords are being checked.
     working: usize,
     names: Names,
     waiting: Vec<Waiting>,
@@ -60,7 +60,7 @@ struct Waiting {
 }
 
 impl LoginOrder {
-    /// Makes an order for so many passwords at the same time.
+    /// Makes an order in which `workers` passwords are checked at the same time.
     pub fn new(workers: usize, random: RandomState) -> LoginOrder {
         LoginOrder {
             workers,
@@ -149,7 +149,9 @@ impl LoginOrder {
         has_started
     }
 
-    /// The place of the attempt that is to be tried next.
+    /// The place, in `waiting`, of the attempt that is to be tried next. The best
+    /// attempt of all decides which name it is; among the attempts for that name
+    /// there may be a draw (see [`lot`](LoginOrder::lot)).
     fn next(&self, now: Instant) -> Option<usize> {
         let first = self
             .waiting

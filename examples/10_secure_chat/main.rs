@@ -101,7 +101,7 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-/// What `--tls` and its options say.
+/// The values of `--tls` and its options.
 struct TlsOptions {
     directory: String,
     chat: String,

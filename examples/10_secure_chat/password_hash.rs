@@ -11,9 +11,11 @@ use socket_chat::web::digest::{base64, from_base64};
 /// Password Storage Cheat Sheet asks for with HMAC-SHA-256.
 pub const ROUNDS: u32 = 600_000;
 
-/// More iterations in the file would only keep the server busy.
+/// The most iterations that a hash in the file may have. More would only keep
+/// the server busy.
 const MAX_ROUNDS: u32 = 10_000_000;
 
+/// How the text form of a hash begins.
 const SCHEME: &str = "$pbkdf2-sha256$";
 
 /// A salted hash of a password.

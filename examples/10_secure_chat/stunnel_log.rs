@@ -10,13 +10,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long stunnel may take to start, and how long to reach a server.
+/// How long stunnel may take to start, and then to reach a server.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The log of a running stunnel.
 pub struct Log {
     lines: Receiver<String>,
-    /// When the wait ends.
+    /// When [`next`](Log::next) stops waiting.
     end: Instant,
     /// The errors so far, each with a line end.
     pub errors: String,
@@ -28,7 +28,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// There is no thread.
+    /// The system has no thread left.
     pub fn read(input: impl BufRead + Send + 'static) -> io::Result<Log> {
         let (sender, lines) = mpsc::channel();
         thread::Builder::new().name("stunnel log".into()).spawn(move || {
@@ -48,11 +48,11 @@ impl Log {
         Ok(line)
     }
 
-    /// Waits until stunnel listens on so many addresses.
+    /// Waits until stunnel listens on `count` addresses.
     ///
     /// # Errors
     ///
-    /// Why it does not.
+    /// stunnel does not listen within 10 s. The error says why.
     pub fn wait_for_listeners(&mut self, count: usize) -> Result<(), String> {
         let mut listening = 0;
         while listening < count {

@@ -24,12 +24,13 @@ pub const HANDSHAKE_SECONDS: u32 = 5;
 /// How often it is checked whether the guard of stunnel still runs.
 const GUARD_CHECK: Duration = Duration::from_secs(1);
 
-/// A stunnel that has ended is started again at once, and if it ends again
-/// within [`SHORT_LIFE`], after these pauses. Then the TLS listeners stay closed.
+/// A stunnel that has ended is started again after these pauses, in this order:
+/// the first time at once. If all of them end within [`SHORT_LIFE`], the TLS
+/// listeners stay closed.
 const PAUSES: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
 
-/// A stunnel that has run for so long has started well.
+/// A stunnel that has run for this time has started well: the pauses begin again.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
 
 /// The TLS listeners of a server. They are closed when this value is dropped.
@@ -38,7 +39,7 @@ pub struct TlsListeners(Arc<Shared>);
 /// What the thread that watches stunnel shares with the server.
 struct Shared {
     state: Mutex<State>,
-    /// The server stops.
+    /// Wakes the thread that watches stunnel when the server stops.
     stopped: Condvar,
 }
 
@@ -124,7 +125,7 @@ impl Shared {
         ));
     }
 
-    /// Keeps a stunnel that was started again. False: the server stops.
+    /// Keeps a stunnel that was started again. Returns false if the server stops.
     fn keep(&self, stunnel: Stunnel) -> bool {
         let mut state = self.lock();
         if !state.is_stopping {
@@ -133,8 +134,8 @@ impl Shared {
         !state.is_stopping
     }
 
-    /// Waits until stunnel has ended, and cleans up after it. False: the server
-    /// stops.
+    /// Waits until stunnel has ended, and cleans up after it. Returns false if the
+    /// server stops.
     fn wait_for_end(&self, log: &Log) -> bool {
         let mut was_guarded = true;
         while !log.wait_for_end(GUARD_CHECK) {
@@ -152,7 +153,7 @@ impl Shared {
         !state.is_stopping
     }
 
-    /// Waits for this time. True: the server stops.
+    /// Waits for this time, or until the server stops. Returns whether it stops.
     fn stops_within(&self, pause: Duration) -> bool {
         let state = self.lock();
         let waited = self.stopped.wait_timeout_while(state, pause, |state| !state.is_stopping);
@@ -168,8 +169,8 @@ impl Shared {
 ///
 /// # Errors
 ///
-/// One line: there is no stunnel, no server, or the server could not prove who
-/// it is.
+/// One line: stunnel is not installed, no server answers, or the server could
+/// not prove who it is.
 pub fn connect(address: &str, ca: &Path) -> Result<(Stunnel, Connection), Failure> {
     let known = fs::read_to_string(ca).map_err(|e| {
         Failure::new(format!("cannot read the authority's certificate in {}: {e}", ca.display()))

@@ -24,24 +24,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// One line: the connection or the name was refused, or the connection has
-/// failed.
+/// One line: the name is too long, the connection or the name was refused, or
+/// the connection has failed.
 pub fn chat(name: &str, address: &str, server: &str) -> Result<(), Failure> {
-    check_sender(name)?;
-    chat_on(Connection::open(address, server)?, &Message::new(Kind::Join, name, ""))
-}
-
-/// Checks that a name fits into a message. All else is decided by the server.
-///
-/// # Errors
-///
-/// The name is too long.
-fn check_sender(name: &str) -> Result<(), Failure> {
+    // Whether the name is allowed is decided by the server. But a longer one does
+    // not fit into a message.
     if name.len() > MAX_SENDER_BYTES {
         let why = format!("a name has at most {MAX_SENDER_BYTES} bytes: choose a shorter one");
         return Err(Failure::new(why));
     }
-    Ok(())
+    chat_on(Connection::open(address, server)?, &Message::new(Kind::Join, name, ""))
 }
 
 /// Chats on a connection that is open already. `request` asks to be let in.
@@ -115,7 +107,8 @@ fn send(connection: &Connection) {
 }
 
 /// Makes a TEXT message, numbered from 1, of each line of standard input, until
-/// `/quit` or the end. A line of more than `limit` bytes is refused.
+/// `/quit` or the end. A line of more than `limit` bytes is not sent, and standard
+/// error says so.
 ///
 /// Returns false when `send` does, because the connection is over.
 pub fn read_texts(limit: usize, mut send: impl FnMut(&Message) -> bool) -> bool {
@@ -138,8 +131,9 @@ pub fn read_texts(limit: usize, mut send: impl FnMut(&Message) -> bool) -> bool 
             cli::warn(format_args!("not sent: the line is too long, the limit is {limit} bytes"));
             continue;
         }
-        // The server would drop an empty text.
-        if body.is_empty() {
+        // The server cleans each text, and drops one that is empty then. A
+        // sequence number that never arrives would look like a lost message.
+        if clean(&line).is_empty() {
             continue;
         }
         sequence += 1;
@@ -149,7 +143,8 @@ pub fn read_texts(limit: usize, mut send: impl FnMut(&Message) -> bool) -> bool 
     }
 }
 
-/// The line that shows a message from a server. None: it is not for people.
+/// The line that shows a message from a server, with the time of day in UTC.
+/// None: the message is not for people.
 ///
 /// Sender and body are cleaned again: the server may be careless or hostile.
 pub fn display(message: &Message) -> Option<String> {

@@ -1,5 +1,6 @@
 //! Decoding: bytes become a message, or an error that says what is wrong with
-//! them. Nothing is allocated or waited for by a length that is too long.
+//! them. A length over its limit is refused before memory is allocated for it, and
+//! before its bytes are waited for.
 //!
 //! Knows bytes and [`Read`], no sockets. Introduced by step 06.
 //!
@@ -67,20 +68,20 @@ impl<'a> Message<'a> {
         }
         input.read_exact(&mut header[1..START_BYTES])?;
         // A client of another protocol may never send a whole header.
-        check_start(&header)?;
+        let kind = check_start(&header)?;
         input.read_exact(&mut header[START_BYTES..])?;
         let (sender, body) = lengths(&header)?;
         buffer.resize(sender + body, 0);
         input.read_exact(buffer)?;
-        Ok(Some(Message::from_parts(&header, buffer, sender)?))
+        Ok(Some(Message::from_parts(kind, &header, buffer, sender)?))
     }
 
     /// Decodes a datagram, which is one whole message and nothing else.
     ///
     /// # Errors
     ///
-    /// Says what is wrong with it. Unlike on a stream, the next message is not
-    /// affected: it has a datagram of its own.
+    /// The error says what is wrong with the datagram. Unlike on a stream, the
+    /// next message is not affected: it has a datagram of its own.
     ///
     /// ```
     /// use socket_chat::chat::message::{Kind, Message};
@@ -97,13 +98,13 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with them.
+    /// The error says what is wrong with the bytes.
     pub fn from_bytes(bytes: &'a [u8], max_body: usize) -> Result<Message<'a>, Malformed> {
         let Some((header, texts)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             let length = bytes.len();
             return Err(Malformed(format!("a header has {HEADER_BYTES} bytes, not {length}")));
         };
-        check_start(header)?;
+        let kind = check_start(header)?;
         let (sender, body) = lengths(header)?;
         check_limit("body length", body, max_body)?;
         if texts.len() != sender + body {
@@ -113,11 +114,13 @@ impl<'a> Message<'a> {
                 texts.len()
             )));
         }
-        Message::from_parts(header, texts, sender)
+        Message::from_parts(kind, header, texts, sender)
     }
 
-    /// Makes a message of a header that was checked and the texts after it.
+    /// Makes a message of a header that was checked and the texts after it, of
+    /// which the first `sender` bytes are the sender.
     fn from_parts(
+        kind: Kind,
         header: &[u8; HEADER_BYTES],
         texts: &'a [u8],
         sender: usize,
@@ -126,9 +129,9 @@ impl<'a> Message<'a> {
         let text = |field, bytes| {
             str::from_utf8(bytes).map_err(|_| Malformed(format!("the {field} is not UTF-8")))
         };
-        let [_, _, _, kind, s0, s1, s2, s3, t0, t1, t2, t3, t4, t5, t6, t7, ..] = *header;
+        let [_, _, _, _, s0, s1, s2, s3, t0, t1, t2, t3, t4, t5, t6, t7, ..] = *header;
         Ok(Message {
-            kind: Kind::from_number(kind).ok_or_else(|| unknown_kind(kind))?,
+            kind,
             sequence: u32::from_be_bytes([s0, s1, s2, s3]),
             timestamp: u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
             sender: text("sender", sender)?,
@@ -144,7 +147,8 @@ pub fn whole_length(bytes: &[u8]) -> Option<usize> {
     Some(HEADER_BYTES + sender + body).filter(|length| *length <= bytes.len())
 }
 
-fn check_start(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
+/// Checks magic and version, and returns the kind: the first [`START_BYTES`].
+fn check_start(header: &[u8; HEADER_BYTES]) -> Result<Kind, Malformed> {
     let [c, h, version, kind, ..] = *header;
     if [c, h] != MAGIC {
         return Err(Malformed(format!("the magic is \"CH\", not \"{}\"", [c, h].escape_ascii())));
@@ -154,11 +158,9 @@ fn check_start(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
             "version {version} is not spoken here; this program speaks version {VERSION}"
         )));
     }
-    Kind::from_number(kind).map(|_| ()).ok_or_else(|| unknown_kind(kind))
-}
-
-fn unknown_kind(kind: u8) -> Malformed {
-    Malformed(format!("kind {kind} is unknown; there are kinds 1 to {}", Kind::ALL.len()))
+    let count = Kind::ALL.len();
+    let unknown = || Malformed(format!("kind {kind} is unknown; there are kinds 1 to {count}"));
+    Kind::from_number(kind).ok_or_else(unknown)
 }
 
 /// The lengths of sender and body, each within its limit.

@@ -17,7 +17,8 @@
 use crate::cli::Args;
 use std::time::{Duration, Instant};
 
-/// Takes the option `--heartbeat-ms`: the interval, 10 s if it is not given.
+/// Takes the option `--heartbeat-ms`: the interval, 50 ms to 1 h. It is 10 s if
+/// the option is not given.
 pub fn interval_argument(args: &mut Args) -> Duration {
     let milliseconds = args.number("--heartbeat-ms", 50..=3_600_000, 10_000);
     Duration::from_millis(milliseconds as u64)
@@ -27,8 +28,7 @@ pub fn interval_argument(args: &mut Args) -> Duration {
 /// since.
 #[derive(Debug)]
 pub struct Pulse {
-    /// When the last sign of life came. Once the client has been pinged: when
-    /// that was.
+    /// When the last sign of life came; after a PING, when the PING was sent.
     since: Instant,
     pinged: bool,
 }

@@ -136,7 +136,8 @@ impl<'a> Message<'a> {
     ///
     /// # Panics
     ///
-    /// When the sender or the body is over its limit. So check what is typed.
+    /// When the sender or the body is over its limit. So check the length of what
+    /// a person has typed.
     pub fn append_to(&self, wire: &mut Vec<u8>) {
         let length = |text: &str, limit| {
             assert!(text.len() <= limit, "{} bytes of text; the limit is {limit}", text.len());

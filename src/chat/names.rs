@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashSet};
 pub struct Names {
     /// As they are written, in the order of their bytes.
     written: BTreeSet<String>,
-    /// In lower case, so that nobody is mistaken for somebody else.
+    /// In lower case, because people would mistake `Ann` for `ann`.
     lower_case: HashSet<String>,
 }
 
@@ -22,8 +22,8 @@ impl Names {
     ///
     /// # Errors
     ///
-    /// Says why the name can't be had: it is [not a valid name](check_name), or
-    /// another member has it.
+    /// The name is [not valid](check_name), or another member has it. The error
+    /// is a sentence for a person.
     pub fn reserve(&mut self, name: &str) -> Result<(), String> {
         check_name(name)?;
         if !self.lower_case.insert(name.to_lowercase()) {
@@ -33,7 +33,7 @@ impl Names {
         Ok(())
     }
 
-    /// Frees the name of a member that has left.
+    /// Frees the name of a member that has left, written as it was reserved.
     pub fn free(&mut self, name: &str) {
         self.lower_case.remove(&name.to_lowercase());
         self.written.remove(name);
@@ -74,7 +74,7 @@ impl Names {
 ///
 /// # Errors
 ///
-/// Says what is wrong with it.
+/// The error is a sentence for a person, which says what is wrong with the name.
 pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > MAX_SENDER_BYTES {
         return Err(format!("a name has 1 to {MAX_SENDER_BYTES} bytes"));

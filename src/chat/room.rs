@@ -57,9 +57,13 @@ pub struct Rules {
 /// The room itself. It belongs to one thread: no lock is needed, and everybody
 /// sees everything in the same order.
 ///
+/// The default is the room of step 06: up to [`MAX_CLIENTS`] clients, which may
+/// be silent for ever, and leave without a reason.
+///
 /// The room works in rounds. While it sends one batch to everybody, events
 /// queue up. Then it handles them all, and sends what they bring with one write
 /// for each client: the more is said, the more messages share a write.
+#[derive(Default)]
 pub struct Room {
     /// None: the room of step 06, which tells no reasons and has no timers.
     rules: Option<Rules>,
@@ -68,7 +72,8 @@ pub struct Room {
     /// What all members are to get in this round, encoded for each transport
     /// that has been used: [`admit`](Room::admit) adds one for each client.
     batches: BTreeMap<Transport, Batch>,
-    /// No later than the first client has to be checked.
+    /// When to check the clients: not later than the first of them is due. None:
+    /// there is nothing to check.
     next_check: Option<Instant>,
     /// Whether the room was told to stop.
     stopping: bool,
@@ -78,24 +83,15 @@ pub struct Room {
     remote: HashSet<String>,
 }
 
-/// A connection that has a seat in the room.
+/// A client that has a seat in the room, joined or not.
 struct Client {
     transport: Transport,
     queue: SendQueue,
-    /// None: it has not joined.
+    /// None: the client has not joined.
     name: Option<String>,
+    /// When it got its seat.
     connected: Instant,
     pulse: Pulse,
-}
-
-impl Default for Room {
-    /// The room of step 06: up to [`MAX_CLIENTS`] clients, which may be silent
-    /// for ever, and leave without a reason.
-    fn default() -> Room {
-        let (clients, names, batches, remote) = Default::default();
-        let (rules, next_check, relay) = (None, None, None);
-        Room { rules, clients, names, batches, next_check, stopping: false, relay, remote }
-    }
 }
 
 impl Room {
@@ -210,7 +206,7 @@ impl Room {
         Some((client, batch))
     }
 
-    /// Gives a seat to a newcomer, or says why there is none.
+    /// Gives a seat to a newcomer. The error says why there is none.
     fn admit(
         &mut self,
         id: u64,
@@ -232,7 +228,8 @@ impl Room {
         Ok(())
     }
 
-    /// Gives a name to a client, and tells the others; or says why not.
+    /// Gives a name to a client, and tells the others. The error says why the
+    /// client can't have the name.
     fn join(&mut self, id: u64, name: String) -> Result<(), String> {
         if self.heard_from(id).is_none() {
             return Err("the connection is closed".into());
@@ -264,7 +261,8 @@ impl Room {
         }
     }
 
-    /// Ends a client, and tells the others: once, whoever notices it first.
+    /// Ends a client, and tells the others. A second call for the same client
+    /// does nothing: the room and its reader may both notice the end.
     fn end(&mut self, id: u64, reason: DisconnectReason, last_bytes: &[u8]) {
         let Some(mut client) = self.clients.remove(&id) else { return };
         let batch = &self.batches[&client.transport];
@@ -330,8 +328,8 @@ impl Room {
     }
 }
 
-/// Waits for the next event, but not past `deadline`: after it, events have to
-/// wait.
+/// Waits for the next event, but not past `deadline`. After the deadline, no
+/// event is taken even if one is there.
 fn receive(inbox: &Receiver<Event>, deadline: Option<Instant>) -> Result<Event, RecvTimeoutError> {
     let Some(deadline) = deadline else { return Ok(inbox.recv()?) };
     match deadline.saturating_duration_since(Instant::now()) {

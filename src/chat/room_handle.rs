@@ -49,7 +49,7 @@ pub enum Event {
         id: u64,
         /// Why.
         reason: DisconnectReason,
-        /// What it gets before the end, encoded already.
+        /// What the client gets before the end, encoded already.
         last_bytes: Vec<u8>,
     },
     /// The room has to say goodbye to everybody and stop.

@@ -33,7 +33,7 @@ pub struct Server {
     room: RoomHandle,
     room_thread: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
-    /// Each with the address that it listens on.
+    /// The threads that accept clients, each with the address of its listener.
     acceptors: Vec<(SocketAddr, JoinHandle<()>)>,
 }
 
@@ -117,13 +117,13 @@ impl Server {
         Ok(())
     }
 
-    /// The addresses that it listens on, in the order of the endpoints.
+    /// The addresses of the listeners, in the order of the endpoints.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.acceptors.iter().map(|(address, _)| *address).collect()
     }
 
-    /// The way to the room, for a thread of your own. The server stops only when
-    /// that thread has dropped it.
+    /// The way to the room, for a thread of your own. When the server closes, it
+    /// waits up to 2 s until that thread has dropped the handle.
     pub fn room(&self) -> RoomHandle {
         self.room.clone()
     }
@@ -154,7 +154,8 @@ impl Server {
         self.stopping.store(true, Ordering::Relaxed);
         self.room.tell(Event::Stop);
         for (address, thread) in self.acceptors {
-            // It waits for a client that may never come. So one comes.
+            // The acceptor waits for a client, and none may ever come: so the
+            // server connects to itself.
             if tcp::wake_acceptor(address).is_ok() {
                 thread.join().map_err(|_| panicked())?;
             }
@@ -162,7 +163,7 @@ impl Server {
         // The room waits for all handles to be dropped, and so for all readers.
         drop(self.room);
         self.room_thread.join().map_err(|_| panicked())?;
-        // That nobody reads the output is no reason to fail: all is done.
+        // If nobody reads the output, that is no reason to fail: all is done.
         let _ = cli::print("bye");
         Ok(())
     }

@@ -29,10 +29,11 @@ pub const READ_BUFFER_BYTES: usize = 4096;
 /// where they are not used.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Failed logins that end a connection.
+/// The number of failed logins that ends a connection.
 const MAX_LOGIN_FAILURES: u32 = 3;
 
-/// Whether standard error says already that there are no more threads.
+/// Whether standard error has said already that there are no more threads. It
+/// is said again after a thread was started in between.
 static NO_THREADS_REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts the session of a client that has connected by TCP, in a thread of its
@@ -100,7 +101,7 @@ pub struct Session<'a> {
     id: u64,
     stream: &'a TcpStream,
     transport: Transport,
-    /// None: it has not joined.
+    /// None: the client has not joined.
     name: Option<String>,
     /// TEXT messages that have not been handed to the room yet.
     texts: Vec<u8>,
@@ -113,7 +114,8 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     ///
-    /// Says why there is none. Then the room does not know this client.
+    /// The error says why there is no seat. Then the room does not know this
+    /// client.
     pub fn open(
         id: u64,
         stream: &'a Arc<TcpStream>,
@@ -121,11 +123,12 @@ impl<'a> Session<'a> {
         room: &'a RoomHandle,
     ) -> Result<Session<'a>, String> {
         room.ask(|answer| Event::Connected { id, stream: Arc::clone(stream), transport, answer })?;
-        let (name, texts) = Default::default();
-        Ok(Session { id, stream, transport, name, texts, login_failures: 0, room })
+        let texts = Vec::new();
+        Ok(Session { id, stream, transport, name: None, texts, login_failures: 0, room })
     }
 
-    /// Handles one message. Breaks off when it was the last one.
+    /// Handles one message. Returns `Break`, with the reason, if it was the
+    /// client's last message.
     pub fn receive(&mut self, message: &Message) -> ControlFlow<DisconnectReason> {
         let needs_login = self.room.login_check.is_some();
         match (message.kind, &self.name) {

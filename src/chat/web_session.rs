@@ -41,7 +41,7 @@ pub struct WebEndpoint {
 }
 
 impl WebEndpoint {
-    /// An endpoint for these hosts. None: for a server that echoes, and is no
+    /// An endpoint for these hosts. None: for a server that echoes, which is not a
     /// chat.
     pub fn new(hosts: Option<KnownHosts>) -> WebEndpoint {
         WebEndpoint { requests: Mutex::default(), hosts }
@@ -80,8 +80,8 @@ impl WebEndpoint {
 
     /// Counts a connection that begins its request. If there are too many, the
     /// oldest is closed: the request of a browser arrives at once, so it is
-    /// never the oldest for long. A client that sends a byte now and then to
-    /// keep others out is.
+    /// never the oldest for long. A client that sends a byte now and then, to
+    /// keep others out, becomes the oldest, and is closed.
     fn begin(&self, id: u64, stream: &Arc<TcpStream>) {
         let mut requests = self.requests();
         requests.insert(id, Arc::clone(stream));
@@ -104,11 +104,12 @@ pub fn spawn(id: u64, stream: TcpStream, room: &RoomHandle, endpoint: &Arc<WebEn
         id,
         stream,
         room,
-        &ErrorResponse::OVERLOADED.to_bytes(),
+        &ErrorResponse::unavailable("too many clients: try again later").to_bytes(),
         move |id, stream, room| {
             let Some((input, accept)) = endpoint.handshake(id, stream) else { return };
-            let Ok(mut session) = Session::open(id, stream, Transport::WebSocket, room) else {
-                return send_last(stream, &ErrorResponse::ROOM_FULL.to_bytes());
+            let mut session = match Session::open(id, stream, Transport::WebSocket, room) {
+                Ok(session) => session,
+                Err(why) => return send_last(stream, &ErrorResponse::unavailable(why).to_bytes()),
             };
             session.reply_bytes(handshake::switching_protocols(&accept));
             let mut reader = MessageReader::new(input, MAX_MESSAGE_BYTES);

@@ -35,11 +35,14 @@ impl Connection {
         &self.stream
     }
 
-    /// Sends all of `bytes`. False: the connection is over, and the thread that
-    /// reads reports why.
+    /// Sends all of `bytes`. Returns false if the connection is over: then the
+    /// thread that reads reports why.
     pub fn send(&self, bytes: &[u8]) -> bool {
         let mut last_write = self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
-        *last_write = (&self.stream).write_all(bytes);
+        // Nothing is written after an error, so the error stays for the report.
+        if last_write.is_ok() {
+            *last_write = (&self.stream).write_all(bytes);
+        }
         last_write.is_ok()
     }
 

@@ -27,7 +27,8 @@ pub struct DeadlineReader<'a> {
 }
 
 impl<'a> DeadlineReader<'a> {
-    /// From now on, all reads together may take this time.
+    /// All reads together may take `time`, from now on. After that, a read fails
+    /// with [`TimedOut`](ErrorKind::TimedOut).
     pub fn new(stream: &'a TcpStream, time: Duration) -> DeadlineReader<'a> {
         DeadlineReader { stream, deadline: Some(Instant::now() + time) }
     }
@@ -53,14 +54,15 @@ impl Read for DeadlineReader<'_> {
     }
 }
 
-/// Whether a read or write took longer than the timeout of its socket: that is
-/// `WouldBlock` on Unix, and `TimedOut` on Windows.
+/// Whether a read or write took longer than the timeout of its socket. The kind
+/// of that error is `WouldBlock` on Unix and `TimedOut` on Windows.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Reads and throws away what the client still sends, until it has closed, but
-/// at most for 1 s. Then the connection can be closed.
+/// Reads and throws away what the client still sends, until the client has
+/// closed, but at most for 1 s. Then the connection can be closed. If 1000
+/// connections linger already, this one does not.
 ///
 /// Closing a socket with unread bytes makes TCP send a reset, and that may
 /// destroy the last bytes on their way to the client (RFC 2525, section 2.17).
@@ -72,7 +74,7 @@ pub fn linger(stream: &TcpStream) {
 }
 
 /// Sends the last bytes of a connection, closes the sending half, and gives the
-/// client a moment to read them. Waits up to 2 s.
+/// client up to 1 s to read them. Each write may wait up to 1 s, too.
 pub fn send_last(mut stream: &TcpStream, bytes: &[u8]) {
     let _ = stream.set_write_timeout(Some(LINGER));
     if stream.write_all(bytes).is_ok() {

@@ -66,7 +66,7 @@ impl Batch {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Where it ends: the number of its bytes.
+    /// Where the batch ends: the number of its bytes.
     pub fn end(&self) -> usize {
         self.bytes.len()
     }
@@ -83,9 +83,9 @@ impl Batch {
 pub struct SendQueue {
     stream: Arc<TcpStream>,
     /// Where in the batch the bytes begin that this peer has yet to get.
-    /// None: it is not subscribed.
+    /// None: the peer is not subscribed.
     cursor: Option<usize>,
-    /// What it gets before them.
+    /// What the peer gets before those bytes.
     pending: Vec<u8>,
     backlog: Arc<Mutex<Backlog>>,
 }
@@ -95,7 +95,7 @@ pub struct SendQueue {
 struct Backlog {
     /// What the writer thread has not fetched yet. Each part counts from there.
     parts: VecDeque<(Arc<[u8]>, usize)>,
-    /// How many bytes are not written yet, with those that it has fetched.
+    /// How many bytes are not written yet, with those that the writer has fetched.
     bytes: usize,
     has_writer: bool,
     /// Whether nothing more will come, so that the sending half is to be closed.
@@ -112,7 +112,7 @@ impl SendQueue {
     /// once: otherwise a line may wait some 40 ms for the acknowledgement of the
     /// one before (`TCP_NODELAY`; RFC 896, and RFC 9293 section 3.7.4).
     pub fn new(stream: Arc<TcpStream>) -> SendQueue {
-        // They fail only for a connection that is gone. Its reader finds out.
+        // Both fail only for a connection that is gone. Its reader finds out.
         let _ = stream.set_nodelay(true);
         let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
         SendQueue { stream, cursor: None, pending: Vec::new(), backlog: Arc::default() }
@@ -147,12 +147,14 @@ impl SendQueue {
     /// Sends all that is queued, as far as it fits into the system's buffer.
     /// The rest is sent as soon as the peer takes it. Never waits.
     ///
-    /// After it was called for all peers, the batch has to be cleared. A peer
-    /// that is gone swallows its bytes silently: its reader finds out.
+    /// After the calls for all peers, [clear](Batch::clear) the batch. Bytes for
+    /// a peer that is gone are thrown away without an error: its reader finds
+    /// out that it is gone.
     ///
     /// # Errors
     ///
-    /// [`TooSlow`] if the backlog would be over [`MAX_BACKLOG_BYTES`].
+    /// [`TooSlow`] if the backlog would be over [`MAX_BACKLOG_BYTES`]. The
+    /// connection is closed then.
     pub fn flush(&mut self, batch: &Batch) -> Result<(), TooSlow> {
         let start = self.cursor.unwrap_or(batch.end());
         self.cursor = self.cursor.and(Some(0));
@@ -171,11 +173,13 @@ impl SendQueue {
         sent
     }
 
-    /// Sends `bytes`. What does not fit is kept as the end of a `part`.
+    /// Sends `bytes`. If not all of them fit, `part` returns a copy that the
+    /// backlog can keep, and the place in the copy where `bytes` begin.
     fn send(&self, bytes: &[u8], part: impl FnOnce() -> (Arc<[u8]>, usize)) -> Result<(), TooSlow> {
         let mut backlog = lock(&self.backlog);
-        let is_first = backlog.bytes == 0 && !bytes.is_empty();
-        let sent = if is_first { send_now(&self.stream, bytes).unwrap_or(bytes.len()) } else { 0 };
+        // Nothing may overtake the backlog. After an error all bytes count as sent.
+        let may_send = backlog.bytes == 0 && !bytes.is_empty();
+        let sent = if may_send { send_now(&self.stream, bytes).unwrap_or(bytes.len()) } else { 0 };
         if sent == bytes.len() {
             return Ok(());
         }
@@ -213,7 +217,7 @@ impl SendQueue {
     }
 
     /// Starts the thread that writes the backlog, if there is none. Without a
-    /// thread the backlog waits for the next flush. The JoinHandle is dropped:
+    /// thread the backlog waits until more is sent to this peer. The JoinHandle is dropped:
     /// the thread ends when all is written, or when the connection fails.
     fn ensure_writer(&self, backlog: &mut Backlog) {
         if backlog.has_writer || WRITERS.load(Ordering::Relaxed) >= MAX_WRITERS {
@@ -254,7 +258,7 @@ fn write_backlog(mut stream: &TcpStream, shared: &Mutex<Backlog>) {
                     start += count;
                     lock(shared).bytes -= count;
                 }
-                // A peer that is here may be slow. One that has left may not.
+                // A peer that is here may be slow. One that has left has 5 s.
                 Err(e) if is_timeout(&e) && !lock(shared).is_last => {}
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {

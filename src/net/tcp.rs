@@ -56,7 +56,8 @@ pub fn connect_error(address: &str, error: &io::Error, server: &str) -> Failure 
 }
 
 /// Finds an address that another program can listen on: this one, with a free
-/// port in place of port 0.
+/// port in place of port 0. Nothing reserves the port: if a third program takes
+/// it first, the other program reports that.
 ///
 /// # Errors
 ///
@@ -99,7 +100,8 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Wakes the thread that waits in [`accept`] at `address`, by connecting.
+/// Wakes the thread that waits in [`accept`] at `address`, by connecting to it.
+/// Waits up to 500 ms for the connection.
 ///
 /// # Errors
 ///

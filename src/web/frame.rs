@@ -113,7 +113,9 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// Each rule is checked as soon as the bytes for it have arrived.
+    /// The stream has ended or failed, or the client broke a rule of section 5.2,
+    /// 5.1 (masking) or 5.5 (control frames), or the payload is too long. Each
+    /// rule is checked as soon as the bytes for it have arrived.
     pub fn read(input: &mut impl Read, max_payload: usize) -> Result<Header, Error> {
         let mut start = [0; 2];
         input.read_exact(&mut start)?;

@@ -59,7 +59,7 @@ impl fmt::Display for KnownHosts {
 }
 
 /// The host of `HOST` or `HOST:PORT` (RFC 3986, section 3.2). An IPv6 address
-/// keeps its brackets. None if it has no such form.
+/// keeps its brackets. None if the text has neither form.
 fn without_port(authority: &str) -> Option<&str> {
     let end = if authority.starts_with('[') {
         authority.find(']')? + 1

@@ -43,13 +43,11 @@ pub struct Request {
 }
 
 impl ErrorResponse {
-    /// The room has as many members as it may have.
-    pub const ROOM_FULL: ErrorResponse =
-        ErrorResponse::new("503 Service Unavailable", "the room is full: try again later");
-
-    /// The server can start no thread for this client.
-    pub const OVERLOADED: ErrorResponse =
-        ErrorResponse::new("503 Service Unavailable", "too many clients: try again later");
+    /// The response to a client for which there is no room or no thread now
+    /// (RFC 9110, section 15.6.4).
+    pub fn unavailable(reason: impl Into<Cow<'static, str>>) -> ErrorResponse {
+        ErrorResponse { status: "503 Service Unavailable", reason: reason.into(), fields: "" }
+    }
 
     /// Makes a response without header fields of its own.
     pub const fn new(status: &'static str, reason: &'static str) -> ErrorResponse {

@@ -54,7 +54,7 @@ impl<R: Read> MessageReader<R> {
     /// in bytes, with all its fragments. The payload of a frame that exceeds it
     /// is not read.
     pub fn new(input: R, limit: usize) -> MessageReader<R> {
-        let (message, control) = Default::default();
+        let (message, control) = (Vec::new(), Vec::new());
         MessageReader { input, limit, fragmented: None, message, valid_up_to: 0, control }
     }
 
@@ -67,8 +67,8 @@ impl<R: Read> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// The stream has ended or failed, or the client broke a rule. No further
-    /// frame can be read after an error.
+    /// The stream has ended or failed, or the client broke a rule. Read no further
+    /// after an error: nobody can know where the next frame begins.
     pub fn receive(&mut self) -> Result<Received<'_>, Error> {
         if self.fragmented.is_none() {
             self.message.clear();
@@ -135,6 +135,8 @@ impl<R: Read> MessageReader<R> {
         Ok(())
     }
 
+    /// Reads the payload of a control frame, and checks that of a close frame
+    /// (section 5.5.1).
     fn read_control(&mut self, header: &Header) -> Result<Received<'_>, Error> {
         // The conversion succeeds, because the length is at most 125.
         self.control.resize(usize::try_from(header.length).unwrap_or(0), 0);

@@ -18,7 +18,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const JOIN_GRACE: Duration = Duration::from_secs(10);
 
 impl Client {
-    /// When it has to be checked at the latest.
+    /// When this client has to be checked at the latest.
     pub(super) fn due(&self, heartbeat: Duration) -> Instant {
         let pulse = self.pulse.due(heartbeat);
         if self.name.is_some() { pulse } else { pulse.min(self.connected + JOIN_TIMEOUT) }
@@ -32,7 +32,8 @@ impl Room {
         let (Some(rules), Some(planned)) = (&self.rules, self.next_check) else { return };
         let Some(late) = now.checked_duration_since(planned) else { return };
         let heartbeat = rules.heartbeat;
-        // Nobody who comes or gives a sign of life later is due before this.
+        // A client that connects or gives a sign of life after this check is not
+        // due earlier than this.
         let mut next_check = now + heartbeat.min(JOIN_TIMEOUT);
         let (mut expired, mut unjoined) = (Vec::new(), Vec::new());
         for (&id, client) in &mut self.clients {
@@ -63,8 +64,8 @@ impl Room {
         }
     }
 
-    /// Takes the seat of the oldest client that has not joined, if it had time
-    /// to do so.
+    /// Takes the seat of the oldest client that has not joined, if that client
+    /// has had 10 s to join. Returns whether there is a free seat now.
     pub(super) fn free_a_seat(&mut self) -> bool {
         let mut unjoined = self.clients.iter().filter(|(_, client)| client.name.is_none());
         let oldest = unjoined.next().map(|(&id, client)| (id, client.connected.elapsed()));
