@@ -197,8 +197,8 @@ fn nats_options(args: &mut Args) -> Option<link::Options> {
 /// Refuses a NATS server that can't be reached without crossing the network.
 fn check_nats_address(address: &str) -> Result<(), Failure> {
     // A name that is unknown now may be known later: that is tried again.
-    let is_far = |all: Vec<_>| all.iter().any(|one: &std::net::SocketAddr| !one.ip().is_loopback());
-    if address.to_socket_addrs().is_ok_and(|all| is_far(all.collect())) {
+    let addresses = address.to_socket_addrs();
+    if addresses.is_ok_and(|mut all| all.any(|one| !one.ip().is_loopback())) {
         return Err(Failure::new(format!(
             "cannot use NATS at {address} without TLS: what is said would cross the network without encryption. Use TLS: --nats-ca FILE"
         )));

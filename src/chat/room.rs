@@ -13,7 +13,7 @@
 use crate::chat::heartbeat::Pulse;
 use crate::chat::message::{Kind, MAX_BODY_BYTES, Message};
 use crate::chat::names::Names;
-use crate::chat::room_handle::{DisconnectReason, Event, Relay, Remote, RoomHandle};
+use crate::chat::room_handle::{DisconnectReason, Event, Relay, RoomHandle};
 use crate::chat::transport::Transport;
 use crate::net::send_queue::{Batch, SendQueue};
 use std::collections::{BTreeMap, HashSet};
@@ -24,6 +24,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+mod remote;
 mod timers;
 
 /// The most clients at once. Each has a thread, and a process on Linux can have
@@ -77,7 +78,8 @@ pub struct Room {
     next_check: Option<Instant>,
     /// Whether the room was told to stop.
     stopping: bool,
-    /// Who tells other servers what happens here. None: there are none.
+    /// What happens here goes to this function, too, for other servers. None:
+    /// there are no other servers.
     relay: Option<Box<Relay>>,
     /// The names of the members of other servers. They are in `names`, too.
     remote: HashSet<String>,
@@ -167,33 +169,6 @@ impl Room {
                 self.relay = Some(relay);
             }
             Event::Remote(remote) => self.handle_remote(remote),
-        }
-    }
-
-    /// Handles what other servers tell.
-    fn handle_remote(&mut self, event: Remote) {
-        match event {
-            Remote::Joined(name) => {
-                if self.names.reserve(&name).is_ok() {
-                    self.show(&Message::new(Kind::Join, &name, "").to_bytes());
-                    self.remote.insert(name);
-                }
-            }
-            Remote::Left(name, why) => {
-                if self.remote.remove(&name) {
-                    self.names.free(&name);
-                    self.show(&Message::new(Kind::Leave, &name, &why).to_bytes());
-                }
-            }
-            Remote::Said(messages) => self.show(&messages),
-            Remote::Expel(name) => {
-                let mut clients = self.clients.iter();
-                let found = clients.find(|(_, client)| client.name.as_deref() == Some(&name));
-                let Some((&id, client)) = found else { return };
-                let error = Message::error("already here: you came in earlier on another server");
-                let error = client.transport.encode(&error).into_owned();
-                self.end(id, DisconnectReason::AlreadyHere, &error);
-            }
         }
     }
 

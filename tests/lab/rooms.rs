@@ -277,7 +277,7 @@ pub fn stops(story: &Rc<Story>, program: &str) {
         for n in 1..=100 {
             bob.gets_next(&text(n, &long).by("ann"));
         }
-        server.types("what is this?\n");
+        server.types("what is this?\n/quitting\n");
         match way {
             "/quit" => server.quit(),
             other => {

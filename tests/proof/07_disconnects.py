@@ -59,6 +59,7 @@ MISTAKES = {
     },
     "a_server_that_is_asked_to_stop_says_goodbye_to_everybody": {
         "quit_not_understood": "Does not stop at /quit.",
+        "quit_begins_alike": "Stops at each line that begins with /quit.",
         "sigterm_not_caught": "Ends at once at SIGTERM.",
         "sigint_not_caught": "Ends at once at SIGINT.",
         "end_of_input_stops": "Stops at the end of its input.",

@@ -300,7 +300,8 @@ def stop_asked():
 def obey(stop):
     """Waits for /quit. The end of the input alone stops nothing."""
     try:
-        if any(line == b"/quit\n" for line in (typed() if sys.stdin else [])) and MISTAKE != "quit_not_understood":
+        asks = (lambda line: line.startswith(b"/quit")) if MISTAKE == "quit_begins_alike" else (lambda line: line == b"/quit\n")
+        if any(map(asks, typed() if sys.stdin else [])) and MISTAKE != "quit_not_understood":
             stop()
         if MISTAKE == "end_of_input_stops":
             stop()
