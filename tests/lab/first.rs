@@ -182,6 +182,8 @@ impl Program {
     #[track_caller]
     pub(super) fn needs_a_room(&self) {
         if self.step == "09_websocket_chat" {
+            // In this order: without an upgrade nobody can be let in.
+            self.story.needs(&UPGRADES, &self.step);
             self.story.needs(&WELCOMES, &self.step);
         }
     }
