@@ -157,6 +157,8 @@ struct Server {
     lines: Receiver<String>,
     /// What was read of that.
     log: Vec<String>,
+    /// What came before the line `listening on`, and was not asked for yet.
+    early: Vec<String>,
     _folder: Folder,
 }
 
@@ -203,9 +205,12 @@ impl Server {
             address: "127.0.0.1:0".parse().unwrap(),
             lines,
             log: Vec::new(),
+            early: Vec::new(),
             _folder: folder,
         };
         let line = server.prints("listening on ");
+        // Lines on standard error may come before this one.
+        server.early.clone_from(&server.log);
         server.address = line.rsplit(' ').next().unwrap().parse().unwrap();
         server
     }
@@ -213,6 +218,9 @@ impl Server {
     /// Waits for a line with these words.
     #[track_caller]
     fn prints(&mut self, words: &str) -> String {
+        if let Some(at) = self.early.iter().position(|line| line.contains(words)) {
+            return self.early.remove(at);
+        }
         let end = Instant::now() + DEADLINE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
