@@ -254,13 +254,10 @@ impl Server {
         if client.is_in { Ok(client) } else { Err(client.errors.remove(0)) }
     }
 
-    /// The most memory that it has had so far, in KiB: `VmHWM` in proc(5).
+    /// The most memory that it has had so far, in KiB.
     #[cfg(target_os = "linux")]
     fn peak_memory(&self) -> usize {
-        let file = format!("/proc/{}/status", self.process.0.id());
-        let status = std::fs::read_to_string(file).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        lab::peak_memory(self.process.0.id()).unwrap() / 1024
     }
 }
 
@@ -888,12 +885,6 @@ impl Watched {
     }
 }
 
-/// Pauses for the driver of the long test: time itself is what it tests.
-fn pause(time: Duration) {
-    let (_keep, never) = channel::<()>();
-    let _ = never.recv_timeout(time);
-}
-
 /// 300 members at three servers come, go and talk, while NATS is killed and
 /// restarted twice, and then one server is killed.
 #[test]
@@ -933,7 +924,7 @@ fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
                     last = format!("{:?}", here.symmetric_difference(&all).collect::<Vec<_>>());
                     break;
                 }
-                pause(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             }
         }
         let beats = start.elapsed().as_secs_f64() / heartbeat.as_secs_f64();
@@ -977,7 +968,7 @@ fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
             outages.remove(0);
             let long = outages.is_empty();
             // What is under way arrives.
-            pause(heartbeat);
+            thread::sleep(heartbeat);
             nats.process.kill();
             for server in &mut servers {
                 server.prints("cannot use NATS");
@@ -989,7 +980,7 @@ fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
                 member.say(said.len());
                 said.push((String::new(), false));
                 unknown += 1;
-                pause(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(10));
             }
             nats.restart();
             for server in &mut servers {
@@ -1000,7 +991,7 @@ fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
         }
         if server_dies.is_some_and(|at| start.elapsed() >= at) {
             server_dies = None;
-            pause(heartbeat);
+            thread::sleep(heartbeat);
             let gone: Vec<_> =
                 crowd.values().filter(|member| member.server == 2).cloned().collect();
             check(&gone, &said, "the members of the killed server");
@@ -1009,9 +1000,9 @@ fn every_message_that_is_said_while_nats_is_up_arrives_once_at_every_member() {
             let beats = agree(&crowd, "a server was killed");
             assert!(beats < 4.5, "{beats}");
         }
-        pause(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
-    pause(heartbeat * 3);
+    thread::sleep(heartbeat * 3);
     agree(&crowd, "the end");
     let all: Vec<_> = crowd.values().cloned().collect();
     check(&all, &said, "the members at the end");

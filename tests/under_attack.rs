@@ -8,6 +8,7 @@
 mod lab;
 
 use lab::message::{ERROR, HEADER_BYTES, JOIN, LEAVE, LOGIN, PING, PONG, TEXT, WELCOME, message};
+use lab::secure::Folder;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -43,10 +44,15 @@ impl Server {
         Client(stream)
     }
 
-    /// Asks it to stop, and waits until it has. Its exit status.
-    fn stop(mut self) -> Option<i32> {
+    /// Asks it to stop.
+    fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Asks it to stop, and waits until it has. Its exit status.
+    fn stop(mut self) -> Option<i32> {
+        self.terminate();
         let start = Instant::now();
         // The end of its output comes when the process has ended.
         let mut output = self.child.stdout.take().unwrap();
@@ -62,14 +68,6 @@ impl Server {
     #[cfg(target_os = "linux")]
     fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
-    }
-
-    /// The most memory that it has had so far, in KiB: `VmHWM` in proc(5).
-    #[cfg(target_os = "linux")]
-    fn peak_memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }
 
@@ -171,7 +169,7 @@ fn the_backlogs_of_clients_that_do_not_read_share_their_memory() {
         }
         assert!(start.elapsed() < DEADLINE * 2, "{gone} of {COUNT} were found too slow");
     }
-    let memory = server.peak_memory();
+    let memory = lab::peak_memory(server.child.id()).unwrap() / 1024;
     assert!(memory < 60_000, "{memory} KiB for {COUNT} backlogs of a megabyte");
     drop(idle);
 }
@@ -215,46 +213,23 @@ fn a_server_whose_output_nobody_reads_stops_as_usual() {
     let mut idle = server.connect();
     idle.send(PING, "", "");
     assert_eq!(idle.receive().map(|(kind, _)| kind), Some(PONG));
-    let id = server.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    server.terminate();
     assert_eq!(idle.receive().map(|(kind, _)| kind), Some(LEAVE), "it says goodbye");
     assert_eq!(idle.receive(), None, "it closes");
     drop(idle);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
 
-/// A folder for one test, removed when it is dropped.
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A server of step 10 without accounts.
 fn server_with_logins(folder: &Folder) -> Server {
-    let file = folder.file("accounts.txt");
+    let file = folder.path("accounts.txt");
     let arguments = ["serve", "127.0.0.1:0", "--web", "127.0.0.1:0", "--accounts", &file];
     Server::start("10_secure_chat", &arguments)
 }
 
 #[test]
 fn logins_that_wait_do_not_hold_up_a_server_that_stops() {
-    let folder = Folder::new("logins-and-a-stop");
+    let folder = Folder::new();
     let server = server_with_logins(&folder);
     let mut clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
@@ -267,7 +242,7 @@ fn logins_that_wait_do_not_hold_up_a_server_that_stops() {
 #[test]
 #[cfg(target_os = "linux")]
 fn logins_whose_clients_have_gone_leave_no_thread() {
-    let folder = Folder::new("logins-of-the-gone");
+    let folder = Folder::new();
     let server = server_with_logins(&folder);
     let start = Instant::now();
     for number in 0..200 {
@@ -288,8 +263,8 @@ fn logins_whose_clients_have_gone_leave_no_thread() {
 
 #[test]
 fn accounts_that_are_added_at_the_same_time_are_all_in_the_file() {
-    let folder = Folder::new("accounts-at-once");
-    let file = folder.file("accounts.txt");
+    let folder = Folder::new();
+    let file = folder.path("accounts.txt");
     let names = ["ann", "bob", "eve", "zed"];
     let programs = names.map(|name| {
         let mut program = Command::new(lab::example("10_secure_chat"))

@@ -98,8 +98,8 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of which only this server is known; `id` is a random number.
     pub fn new(id: u64, heartbeat: Duration) -> Cluster {
-        let (local, servers, news) = Default::default();
-        Cluster { id, heartbeat, texts: 0, local, servers, lost: 0, news }
+        let (local, servers) = (Members::new(), BTreeMap::new());
+        Cluster { id, heartbeat, texts: 0, local, servers, lost: 0, news: Vec::new() }
     }
 
     /// Takes what the room has to be told since the last call.

@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, Content, MAX_PAYLOAD_BYTES};
 use crate::nats::{self, Op};
 use crate::stunnel::Stunnel;
 use crate::tls;
-use socket_chat::chat::decode::whole_length;
+use socket_chat::chat::decode::whole_messages;
 use socket_chat::chat::heartbeat::{Check, Pulse};
 use socket_chat::chat::message::Kind;
 use socket_chat::chat::room_handle::{Event, RoomHandle};
@@ -132,7 +132,7 @@ impl Link {
         self.fill(|outbox| {
             let is_text = messages.get(3) == Some(&(Kind::Text as u8));
             if is_text && outbox.messages.len() + messages.len() > MAX_OUTBOX_BYTES {
-                outbox.dropped += count(messages);
+                outbox.dropped += whole_messages(messages).count() as u64;
             } else {
                 outbox.messages.extend_from_slice(messages);
             }
@@ -354,16 +354,6 @@ impl State {
 fn send(mut stream: &TcpStream, wire: &[u8], heartbeat: Duration) -> bool {
     let end = Instant::now() + 3 * heartbeat;
     wire.chunks(WRITE_BYTES).all(|piece| Instant::now() < end && stream.write_all(piece).is_ok())
-}
-
-/// The number of messages in some bytes.
-fn count(mut messages: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Some(length) = whole_length(messages) {
-        messages = &messages[length..];
-        count += 1;
-    }
-    count
 }
 
 /// Locks, also after a panic elsewhere: each change is complete under its lock.

@@ -147,6 +147,15 @@ pub fn whole_length(bytes: &[u8]) -> Option<usize> {
     Some(HEADER_BYTES + sender + body).filter(|length| *length <= bytes.len())
 }
 
+/// The bytes of each whole message at the beginning of `bytes`.
+pub fn whole_messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (first, rest) = bytes.split_at(whole_length(bytes)?);
+        bytes = rest;
+        Some(first)
+    })
+}
+
 /// Checks magic and version, and returns the kind: the first [`START_BYTES`].
 fn check_start(header: &[u8; HEADER_BYTES]) -> Result<Kind, Malformed> {
     let [c, h, version, kind, ..] = *header;

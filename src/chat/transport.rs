@@ -23,15 +23,13 @@ pub enum Transport {
 
 impl Transport {
     /// Encodes whole messages for this transport.
-    pub fn encode(self, mut messages: &[u8]) -> Cow<'_, [u8]> {
+    pub fn encode(self, messages: &[u8]) -> Cow<'_, [u8]> {
         if self == Transport::Tcp {
             return Cow::Borrowed(messages);
         }
         let mut wire = Vec::with_capacity(messages.len() + messages.len() / 8);
-        while let Some(length) = decode::whole_length(messages) {
-            let (first, rest) = messages.split_at(length);
-            frame::append_frame(Opcode::Binary, first, &mut wire);
-            messages = rest;
+        for message in decode::whole_messages(messages) {
+            frame::append_frame(Opcode::Binary, message, &mut wire);
         }
         Cow::Owned(wire)
     }

@@ -2,6 +2,7 @@
 
 use crate::chart::Chart;
 use crate::draw::{Drawing, Heads, Look, MAX_COLUMNS};
+use crate::lab::message::FIELDS;
 use socket_chat::chat::message::{HEADER_BYTES, Kind, Message};
 use std::fs;
 
@@ -144,19 +145,8 @@ pub fn header() -> Drawing {
          sequence, 8 to 15 the timestamp, 16 and 17 the sender length, 18 and 19 the body length. \
          The sender follows, as long as the header says, and then the body.",
     );
-    let fields = [
-        ("magic", 2),
-        ("version", 1),
-        ("kind", 1),
-        ("sequence", 4),
-        ("timestamp", 8),
-        ("sender length", 2),
-        ("body length", 2),
-        ("sender", 3),
-        ("body", 6),
-    ];
     let mut start = 0;
-    for (name, size) in fields {
+    for (name, size) in FIELDS.into_iter().chain([("sender", 3), ("body", 6)]) {
         let end = start + size;
         // A field may go on in the next row.
         while start < end {

@@ -159,18 +159,20 @@ pub fn kind_name(kind: u8) -> &'static str {
     names.get(usize::from(kind).wrapping_sub(1)).unwrap_or(&"unknown kind")
 }
 
+/// The fields of a header, each with the number of its bytes.
+pub const FIELDS: [(&str, usize); 7] = [
+    ("magic", 2),
+    ("version", 1),
+    ("kind", 1),
+    ("sequence", 4),
+    ("timestamp", 8),
+    ("sender length", 2),
+    ("body length", 2),
+];
+
 /// The fields of a header, or of what came in its place: their bytes in hex.
 pub fn fields(bytes: &[u8]) -> String {
-    let names = [
-        ("magic", 2),
-        ("version", 1),
-        ("kind", 1),
-        ("sequence", 4),
-        ("timestamp", 8),
-        ("sender length", 2),
-        ("body length", 2),
-        ("sender, body", 16),
-    ];
+    let names = FIELDS.into_iter().chain([("sender, body", 16)]);
     let mut rest = bytes;
     let mut told = Vec::new();
     for (name, size) in names {

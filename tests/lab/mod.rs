@@ -64,8 +64,8 @@ pub use rooms::{
 pub use stage::Stage;
 pub use story::{Rule, Story, escape, quote};
 pub use system::{
-    accepted, drained, emptied, has_ipv6, ignores_interrupts, memory, refused, wait_for_bytes,
-    ways_to_stop,
+    accepted, drained, emptied, has_ipv6, ignores_interrupts, memory, peak_memory, refused,
+    wait_for_bytes, ways_to_stop,
 };
 
 use std::time::Duration;

@@ -103,8 +103,18 @@ pub fn accepted(port: u16) {
 
 /// The memory of a process, in bytes: `VmRSS` in `/proc/PID/status`, proc(5).
 pub fn memory(pid: u32) -> Option<usize> {
+    status(pid, "VmRSS:")
+}
+
+/// The most memory that a process has had so far, in bytes: `VmHWM` there.
+pub fn peak_memory(pid: u32) -> Option<usize> {
+    status(pid, "VmHWM:")
+}
+
+/// A row of `/proc/PID/status`, in bytes. The file has KiB.
+fn status(pid: u32, name: &str) -> Option<usize> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let row = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let row = status.lines().find_map(|l| l.strip_prefix(name))?;
     Some(row.split_whitespace().next()?.parse::<usize>().ok()? * 1024)
 }
 
